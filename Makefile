@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench servers clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV) (about a minute, once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+install: $(VENV)/installed  ## a virtual environment with everything in it
+
+demo: install  ## stream a million trades into an Iceberg table, kill the writer half-way, verify
+	@$(BIN)/lakeward demo
+
+test: install servers  ## every test, against embedded and real servers
+	@$(BIN)/python -m pytest
+
+check: install  ## style, types, formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install  ## let the formatter and the fixer have their way
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: install servers  ## rows per second beside a plain baseline, on real Kafka
+	@$(BIN)/python -m benchmarks
+
+servers: install  ## install the real servers for the tests (Kafka, registry, catalog, S3)
+	@$(BIN)/python -m servers install
+
+clean:  ## remove what the build made
+	@rm -rf $(VENV) .servers

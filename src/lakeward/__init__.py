@@ -1,0 +1,1 @@
+"""lakeward keeps lakehouse tables exactly equal to streams."""

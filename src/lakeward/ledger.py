@@ -1,0 +1,189 @@
+"""The ledger entry: everything a pipeline's next start needs, stored by each commit (PROTOCOL, section 1).
+
+Pure: encoding, decoding and comparing. Where an entry is kept, and how it is found again, is the sinks' business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lakeward.errors import LedgerError
+from lakeward.positions import Account, Claim, Partition, Position, Positions, Span, Witness
+
+FORMAT = 1
+KEY_PREFIX = "lakeward."
+
+
+def key_of(pipeline: str) -> str:
+    """The snapshot summary key and table property under which ``pipeline`` keeps its entry."""
+    return KEY_PREFIX + pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Offsets ``[start, end)`` of a partition that an operator's setting gave up (PROTOCOL S3)."""
+
+    partition: Partition
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The last library append of one handle (PROTOCOL C9): its number and when, milliseconds since the epoch."""
+
+    number: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One pipeline's state in one table; complete, never a delta.
+
+    ``sources`` maps each topic to the id that its broker gives it (None where it tells none); ``claim`` is what the
+    commit that wrote this entry added, empty in entries that a commit only carried along (PROTOCOL I5).
+    """
+
+    table: str
+    commit: str
+    number: int
+    positions: Positions = field(default_factory=dict)
+    sources: Mapping[str, str | None] = field(default_factory=dict)
+    claim: Claim = field(default_factory=dict)
+    writers: Mapping[str, Writer] = field(default_factory=dict)
+    accepted: tuple[Loss, ...] = ()
+    account: Account = Account()
+    """Cumulative since the pipeline's first commit in this table."""
+
+    def carried(self) -> LedgerEntry:
+        """This entry as another pipeline's commit carries it along: the same state, no claim (PROTOCOL I5)."""
+        return replace(self, claim={})
+
+
+def encode(entry: LedgerEntry) -> str:
+    """One line of JSON, keys sorted: the same entry is always the same text."""
+    positions: dict[str, dict[str, Any]] = {}
+    for (topic, number), at in sorted(entry.positions.items()):
+        row: list[Any] = [at.next, at.leader_epoch, list(at.witness) if at.witness else None]
+        while row[-1] is None:
+            row.pop()
+        positions.setdefault(topic, {})[str(number)] = row
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "table": entry.table,
+        "commit": entry.commit,
+        "number": entry.number,
+        "positions": positions,
+        "sources": dict(entry.sources),
+        "claim": _nest(entry.claim),
+        "account": [entry.account.records, entry.account.rows, entry.account.skipped],
+    }
+    if entry.writers:
+        document["writers"] = {handle: [w.number, w.time_ms] for handle, w in entry.writers.items()}
+    if entry.accepted:
+        document["accepted"] = [[*loss.partition, loss.start, loss.end] for loss in entry.accepted]
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _nest(claim: Claim) -> dict[str, dict[str, list[int]]]:
+    nested: dict[str, dict[str, list[int]]] = {}
+    for (topic, number), span in sorted(claim.items()):
+        nested.setdefault(topic, {})[str(number)] = [span.start, span.end]
+    return nested
+
+
+def decode(text: str, where: str) -> LedgerEntry:
+    """Read an entry back; ``where`` names the snapshot or property it came from.
+
+    Raises:
+        LedgerError: unknown format, or it does not parse (PROTOCOL I8).
+    """
+    try:
+        document = json.loads(text)
+        version = document["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(where, type(error).__name__) from error
+    if version != FORMAT:
+        raise LedgerError(
+            f"the ledger entry in {where} has format {version!r}; this lakeward reads format {FORMAT}",
+            "Use the lakeward version that wrote it, or a newer one.",
+        )
+    try:
+        return LedgerEntry(
+            table=document["table"],
+            commit=document["commit"],
+            number=int(document["number"]),
+            positions={
+                Partition(topic, int(number)): _position(row)
+                for topic, rows in document["positions"].items()
+                for number, row in rows.items()
+            },
+            sources=dict(document["sources"]),
+            claim={
+                Partition(topic, int(number)): Span(*span)
+                for topic, spans in document["claim"].items()
+                for number, span in spans.items()
+            },
+            writers={h: Writer(*w) for h, w in document.get("writers", {}).items()},
+            accepted=tuple(Loss(Partition(t, n), a, b) for t, n, a, b in document.get("accepted", ())),
+            account=Account(*document["account"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(where, type(error).__name__) from error
+
+
+def _position(row: list[Any]) -> Position:
+    epoch = row[1] if len(row) > 1 else None
+    witness = Witness(*row[2]) if len(row) > 2 and row[2] is not None else None
+    return Position(int(row[0]), epoch, witness)
+
+
+def _unreadable(where: str, why: str) -> LedgerError:
+    return LedgerError(
+        f"the ledger entry in {where} cannot be read ({why})",
+        "Something else wrote that key. Find out what did, and roll the table back to a snapshot before it.",
+    )
+
+
+def next_entry(
+    before: LedgerEntry | None, *, table: str, commit: str, claim: Claim, upto: Positions, account: Account
+) -> LedgerEntry:
+    """The entry of a commit that extends ``before`` by ``claim`` up to ``upto`` (PROTOCOL C2f).
+
+    The caller has compared every claimed partition with ``before``; this only builds.
+    """
+    base = before or LedgerEntry(table=table, commit="", number=0)
+    return replace(
+        base,
+        table=table,
+        commit=commit,
+        number=base.number + 1,
+        positions={**base.positions, **upto},
+        claim=dict(claim),
+        account=base.account.plus(account),
+    )
+
+
+class Standing:
+    """How a claim stands against the positions that a table records (PROTOCOL C2c)."""
+
+    EXTENDS = "extends"
+    COVERED = "covered"
+    REFUSED = "refused"
+
+    @staticmethod
+    def of(claim: Claim, entry: LedgerEntry | None) -> str:
+        """Equal everywhere: extends. Everything already in: covered. Anything else: refused.
+
+        A partition that the entry does not know is extended only from where the claim starts (PROTOCOL S2: the
+        starts were committed, or this commit is the first).
+        """
+        known = entry.positions if entry else {}
+        if all(known[p].next == span.start if p in known else True for p, span in claim.items()):
+            return Standing.EXTENDS
+        if all(p in known and known[p].next >= span.end for p, span in claim.items()):
+            return Standing.COVERED
+        return Standing.REFUSED

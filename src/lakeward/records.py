@@ -1,0 +1,129 @@
+"""Raw messages and decoded rows, as columns from the first moment (DESIGN, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakeward.positions import Partition
+
+NULL = -1
+"""The length that stands for a null key or a null value (a tombstone)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    """``n`` byte strings in one buffer: the i-th is ``data[start[i] : start[i] + length[i]]``; length -1 is null.
+
+    Shapes and types: ``data`` uint8[any], ``start`` int64[n], ``length`` int32[n].
+    The i-th never overlaps another, but they need not be adjacent nor in order.
+    """
+
+    data: NDArray[np.uint8]
+    start: NDArray[np.int64]
+    length: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def get(self, i: int) -> bytes | None:
+        """The i-th byte string, copied; None for null."""
+        length = int(self.length[i])
+        if length == NULL:
+            return None
+        start = int(self.start[i])
+        return self.data[start : start + length].tobytes()
+
+    def select(self, rows: NDArray[np.int64]) -> Blobs:
+        """The byte strings at ``rows``, sharing the buffer."""
+        return Blobs(self.data, self.start[rows], self.length[rows])
+
+    @staticmethod
+    def of(values: Sequence[bytes | None]) -> Blobs:
+        """Join ``values`` into one buffer."""
+        length = np.fromiter((NULL if v is None else len(v) for v in values), np.int32, len(values))
+        sizes = np.maximum(length, 0).astype(np.int64)
+        start = np.cumsum(sizes) - sizes
+        return Blobs(np.frombuffer(b"".join(v for v in values if v is not None), np.uint8), start, length)
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Messages of one topic, in arrival order; within a partition offsets only grow.
+
+    Shapes and types: ``partition`` int32[n], ``offset`` int64[n], ``timestamp`` int64[n] in milliseconds since the
+    epoch (-1: none), ``keys`` and ``values`` Blobs of n, ``headers`` one list of (name, value) a message, or None
+    where nobody asked the source for headers.
+    """
+
+    topic: str
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+    keys: Blobs
+    values: Blobs
+    headers: Sequence[Sequence[tuple[str, bytes | None]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def select(self, rows: NDArray[np.int64]) -> RawBatch:
+        """The messages at ``rows`` (indices, ascending), sharing the buffers."""
+        return RawBatch(
+            self.topic,
+            self.partition[rows],
+            self.offset[rows],
+            self.timestamp[rows],
+            self.keys.select(rows),
+            self.values.select(rows),
+            None if self.headers is None else [self.headers[i] for i in rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll of a source brought.
+
+    ``reached`` says that everything below an offset of that partition has been handed over, by this poll at the
+    latest: it passes control records and compacted holes, which no message tells. ``assigned`` partitions wait for
+    `Source.begin`; ``revoked`` ones are no longer ours, and their uncommitted rows must go (PROTOCOL R2).
+    """
+
+    batches: Sequence[RawBatch] = ()
+    reached: Mapping[Partition, int] = field(default_factory=dict)
+    assigned: frozenset[Partition] = frozenset()
+    revoked: frozenset[Partition] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A message that could not be decoded: its index in the raw batch, a stable code, and a sentence without values."""
+
+    index: int
+    code: str
+    reason: str
+    schema_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedPart:
+    """Rows that share one writer schema. ``index`` int64[rows]: which raw message each row came from, ascending."""
+
+    rows: pa.Table
+    index: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a decoder made of a raw batch: every message is a row, a reject or skipped, exactly once.
+
+    ``skipped`` int64[k]: indices of the messages that have no row (tombstones).
+    """
+
+    parts: Sequence[DecodedPart]
+    rejects: Sequence[Reject]
+    skipped: NDArray[np.int64]
