@@ -55,7 +55,7 @@ class LedgerEntry:
     claim: Claim = field(default_factory=dict)
     writers: Mapping[str, Writer] = field(default_factory=dict)
     accepted: tuple[Loss, ...] = ()
-    account: Account = Account()
+    account: Account = field(default_factory=Account)
     """Cumulative since the pipeline's first commit in this table."""
 
     def carried(self) -> LedgerEntry:
