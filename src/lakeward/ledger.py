@@ -6,9 +6,10 @@ Pure: encoding, decoding and comparing. Where an entry is kept, and how it is fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import StrEnum
+from typing import Any, Protocol
 
 from lakeward.errors import LedgerError
 from lakeward.positions import Account, Claim, Partition, Position, Positions, Span, Witness
@@ -148,42 +149,119 @@ def _unreadable(where: str, why: str) -> LedgerError:
     )
 
 
-def next_entry(
-    before: LedgerEntry | None, *, table: str, commit: str, claim: Claim, upto: Positions, account: Account
-) -> LedgerEntry:
-    """The entry of a commit that extends ``before`` by ``claim`` up to ``upto`` (PROTOCOL C2f).
+class Step(Protocol):
+    """What one commit adds to an entry: the ledger's side of a batch."""
 
-    The caller has compared every claimed partition with ``before``; this only builds.
+    @property
+    def id(self) -> str:
+        """The commit id, the same over all attempts."""
+
+    @property
+    def claim(self) -> Claim:
+        """The offsets that it adds."""
+
+    @property
+    def upto(self) -> Positions:
+        """The positions after it."""
+
+    @property
+    def sources(self) -> Mapping[str, str | None]:
+        """The topics' ids where the broker tells them."""
+
+    @property
+    def account(self) -> Account:
+        """How its records are accounted for."""
+
+    @property
+    def accepted(self) -> Sequence[Loss]:
+        """Offsets that it gives up."""
+
+    @property
+    def writer(self) -> tuple[str, int] | None:
+        """A library append's claim: (handle id, append number)."""
+
+
+WRITERS_KEPT_MS = 24 * 3600 * 1000
+"""How long the last append of a library handle is remembered, by the table's own time (PROTOCOL C9)."""
+
+
+def next_entry(
+    before: LedgerEntry | None, *, table: str, batch: Step, highest: int = 0, time_ms: int = 0
+) -> LedgerEntry:
+    """The entry of a commit that extends ``before`` by ``batch`` (PROTOCOL C2f).
+
+    ``table`` is the table's uuid, ``highest`` the highest number that it shows anywhere (F6), ``time_ms`` the new
+    snapshot's time. The caller has compared every claimed partition with ``before``; this only builds.
     """
     base = before or LedgerEntry(table=table, commit="", number=0)
-    return replace(
-        base,
+    writers = {h: w for h, w in base.writers.items() if w.time_ms > time_ms - WRITERS_KEPT_MS}
+    if batch.writer is not None:
+        handle, append = batch.writer
+        writers[handle] = Writer(append, time_ms)
+    told = {topic: identity for topic, identity in batch.sources.items() if identity or topic not in base.sources}
+    return LedgerEntry(
         table=table,
-        commit=commit,
-        number=base.number + 1,
-        positions={**base.positions, **upto},
-        claim=dict(claim),
-        account=base.account.plus(account),
+        commit=batch.id,
+        number=max(base.number, highest) + 1,
+        positions={**base.positions, **batch.upto},
+        sources={**base.sources, **told},
+        claim=dict(batch.claim),
+        writers=writers,
+        accepted=base.accepted + tuple(loss for loss in batch.accepted if loss not in base.accepted),
+        account=base.account.plus(batch.account),
     )
 
 
-class Standing:
-    """How a claim stands against the positions that a table records (PROTOCOL C2c)."""
+class Standing(StrEnum):
+    """How a claim stands against what a table records (PROTOCOL C2c)."""
 
     EXTENDS = "extends"
     COVERED = "covered"
     REFUSED = "refused"
 
     @staticmethod
-    def of(claim: Claim, entry: LedgerEntry | None) -> str:
+    def of(claim: Claim, entry: LedgerEntry | None, accepted: Sequence[Loss] = ()) -> Standing:
         """Equal everywhere: extends. Everything already in: covered. Anything else: refused.
 
-        A partition that the entry does not know is extended only from where the claim starts (PROTOCOL S2: the
-        starts were committed, or this commit is the first).
+        A partition that the entry does not know is extended from wherever the claim starts (PROTOCOL S2: the starts
+        were committed, or this commit is the first). A loss in ``accepted`` bridges the gap between the recorded
+        position and the claim.
         """
         known = entry.positions if entry else {}
-        if all(known[p].next == span.start if p in known else True for p, span in claim.items()):
+        recorded = entry.accepted if entry else ()
+        pending = {loss.partition: loss for loss in accepted if loss not in recorded}
+        if all(_extends(known.get(p), span, pending.get(p)) for p, span in claim.items()):
             return Standing.EXTENDS
-        if all(p in known and known[p].next >= span.end for p, span in claim.items()):
+        if all(p in known and p not in pending and known[p].next >= span.end for p, span in claim.items()):
             return Standing.COVERED
         return Standing.REFUSED
+
+
+def _extends(at: Position | None, span: Span, loss: Loss | None) -> bool:
+    if at is None:
+        return True
+    if loss is not None:
+        return at.next == loss.start and span.start == loss.end
+    return at.next == span.start
+
+
+def breaks(before: LedgerEntry | None, after: LedgerEntry) -> list[str]:
+    """What is wrong with ``after`` as the successor of ``before`` on one ancestry; nothing where it is sound (I3).
+
+    Both belong to one pipeline and one table. Sentences without values, for `verify`.
+    """
+    known = before.positions if before else {}
+    wrong = []
+    if before is not None and after.number < before.number + bool(after.claim):
+        wrong.append(f"number goes from {before.number} to {after.number}")
+    fresh = {loss.partition: loss for loss in after.accepted if before is None or loss not in before.accepted}
+    for partition, span in after.claim.items():
+        if not _extends(known.get(partition), span, fresh.get(partition)):
+            wrong.append(f"{partition}: the claim starts at {span.start}, after {known[partition].next}")
+        if (end := after.positions[partition].next) != span.end:
+            wrong.append(f"{partition}: the claim ends at {span.end}, the position is {end}")
+    for partition, at in after.positions.items():
+        if partition not in after.claim and partition in known and known[partition].next != at.next:
+            wrong.append(f"{partition}: moved from {known[partition].next} to {at.next} without a claim")
+    wrong.extend(f"{partition}: its position is gone" for partition in known if partition not in after.positions)
+    return wrong

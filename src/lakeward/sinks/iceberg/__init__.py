@@ -1,0 +1,1 @@
+"""Apache Iceberg: staging files and committing them together with positions."""

@@ -1,0 +1,154 @@
+"""Opens Iceberg catalogs: REST, SQL (SQLite, PostgreSQL), and whatever else PyIceberg knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyiceberg.catalog import (
+    AVAILABLE_CATALOGS,
+    PY_CATALOG_IMPL,
+    Catalog,
+    CatalogType,
+    infer_catalog_type,
+    load_catalog,
+)
+from pyiceberg.catalog.rest import RestCatalog
+from requests import PreparedRequest, Response, Session
+from requests.adapters import BaseAdapter
+from sqlalchemy.engine import make_url
+
+from lakeward.errors import ConfigurationError
+from lakeward.sinks.iceberg.failures import translated
+
+CONNECT_TIMEOUT = "rest.connect-timeout"
+READ_TIMEOUT = "rest.read-timeout"
+_DEFAULTS = {
+    CONNECT_TIMEOUT: "10",
+    READ_TIMEOUT: "60",
+    "s3.connect-timeout": "10",
+    "s3.request-timeout": "60",
+    # A commit on a connection that the server has closed meanwhile would look like an unknown outcome.
+    "pool_pre_ping": "true",
+}
+_POSTGRES_BOUNDS = {
+    "connect_timeout": "10",
+    "tcp_user_timeout": "30000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "options": "-c statement_timeout=60000 -c lock_timeout=30000",
+}
+_SQLITE_BUSY_SECONDS = "30"
+
+
+def open_catalog(properties: Mapping[str, str]) -> Catalog:
+    """Open the catalog that ``properties`` describe, in PyIceberg's own words.
+
+    ``name`` (default "default") is the catalog's name: SQL catalogs keep several apart by it. For REST,
+    ``rest.connect-timeout`` and ``rest.read-timeout`` (seconds, default 10 and 60) bound every request. Nothing is
+    read from the environment or from PyIceberg's own configuration file.
+
+    Raises:
+        ConfigurationError: the properties make no catalog. UnreachableError: its server does not answer.
+        PermissionDeniedError: its server refuses us.
+    """
+    settings: dict[str, Any] = {**_DEFAULTS, **properties}
+    name = settings.pop("name", "default")
+    kind = _kind(settings)
+    # A table loaded without its whole history would look rewound or unproven.
+    settings["snapshot-loading-mode"] = "all"
+    warehouse = settings.get("warehouse")
+    if warehouse and kind is not CatalogType.REST:
+        settings["warehouse"] = _absolute(warehouse)
+    address = address_of(settings)
+    if kind is CatalogType.SQL:
+        settings["uri"] = _bounded_sql(settings["uri"])
+    with translated("opening the catalog", address):
+        if kind is None:
+            return load_catalog(name, **settings)
+        if kind is CatalogType.REST:
+            return BoundedRestCatalog(name, **settings)
+        return AVAILABLE_CATALOGS[kind](name, settings)
+
+
+def address_of(properties: Mapping[str, Any]) -> str:
+    """The catalog's address as people write it, without user, password or query."""
+    uri = str(properties.get("uri") or properties.get("type") or "the catalog")
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return f"{parts.scheme}:{parts.path}" if parts.scheme else uri
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def _kind(settings: Mapping[str, Any]) -> CatalogType | None:
+    if settings.get(PY_CATALOG_IMPL):
+        return None
+    named = settings.get("type")
+    try:
+        return CatalogType(named.lower()) if named else infer_catalog_type("lakeward", dict(settings))
+    except ValueError as error:
+        kinds = ", ".join(kind.value for kind in CatalogType)
+        raise ConfigurationError(
+            f"{address_of(settings)} does not say what kind of catalog it is",
+            f"Set `type` under sink.iceberg.catalog to one of {kinds}, and `uri` to its address.",
+        ) from error
+
+
+def _absolute(warehouse: str) -> str:
+    """Paths inside tables must mean the same in every working folder."""
+    if urlsplit(warehouse).scheme:
+        return warehouse
+    return Path(warehouse).expanduser().resolve().as_uri()
+
+
+def _bounded_sql(uri: str) -> str:
+    with translated("opening the catalog", address_of({"uri": uri})):
+        url = make_url(uri)
+    if url.get_backend_name() == "sqlite":
+        if url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        bounds = {"timeout": _SQLITE_BUSY_SECONDS}
+    elif url.get_backend_name() == "postgresql":
+        bounds = _POSTGRES_BOUNDS
+    else:
+        bounds = {}
+    missing = {key: value for key, value in bounds.items() if key not in url.query}
+    return url.update_query_dict(missing).render_as_string(hide_password=False)
+
+
+class BoundedRestCatalog(RestCatalog):
+    """PyIceberg's REST catalog with a bound on every request: its own session would wait for ever."""
+
+    def _create_session(self) -> Session:
+        session = super()._create_session()
+        bounds = (float(self.properties[CONNECT_TIMEOUT]), float(self.properties[READ_TIMEOUT]))
+        for prefix, adapter in list(session.adapters.items()):
+            session.mount(prefix, _Bounded(adapter, bounds))
+        return session
+
+
+class _Bounded(BaseAdapter):
+    """Hands requests on to another adapter (which may sign them), never without a timeout.
+
+    The adapters beneath do not send a POST again once it may have arrived, so that a commit is sent once a call; only
+    an answer of 401 or 419, after which PyIceberg fetches a new token, sends it twice (PROTOCOL C3 looks then).
+    """
+
+    def __init__(self, inner: BaseAdapter, bounds: tuple[float, float]) -> None:
+        super().__init__()
+        self._inner = inner
+        self._bounds = bounds
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        """See `BaseAdapter.send`."""
+        if not args and kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._bounds
+        return self._inner.send(request, *args, **kwargs)
+
+    def close(self) -> None:
+        """See `BaseAdapter.close`."""
+        self._inner.close()
