@@ -1,0 +1,1 @@
+"""Bytes to Arrow columns, with no Python per record."""

@@ -1,0 +1,83 @@
+"""From the buffers that a program has filled to Arrow arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakeward.decoding.avro_arrow import arrow_type
+from lakeward.decoding.avro_native import MAX_SIZELESS_ITEMS
+from lakeward.decoding.avro_program import Column, Extent, Program, Slot
+from lakeward.decoding.avro_schema import Array, Decimal, Enum, Fixed, Record, Scalar
+
+Buffers = Sequence[NDArray[Any]]
+
+
+def allocate(program: Program, messages: int, size: int) -> list[NDArray[Any]]:
+    """The buffers for ``messages`` messages of ``size`` bytes together: as large as these bytes can make them.
+
+    Memory that stays unwritten is address space only.
+    """
+    items = [messages] + [size // least if least else messages * int(MAX_SIZELESS_ITEMS) for least in program.smallest[1:]]
+    return [_buffer(slot, items[slot.scope], size) for slot in program.slots]
+
+
+def arrays(program: Program, buffers: Buffers, counts: NDArray[np.int64]) -> list[pa.Array]:
+    """One array a top-level field, from what the program wrote; ``counts`` as it left them."""
+    return [_array(column, buffers, counts) for column in program.columns]
+
+
+def _buffer(slot: Slot, items: int, size: int) -> NDArray[Any]:
+    match slot.extent:
+        case Extent.BYTES:
+            return np.empty(size, slot.dtype)
+        case Extent.OFFSETS:
+            buffer = np.empty(items + 1, slot.dtype)
+            buffer[0] = 0
+            return buffer
+        case Extent.ITEMS:
+            return np.empty(items * slot.width, slot.dtype)
+
+
+def _array(column: Column, buffers: Buffers, counts: NDArray[np.int64]) -> pa.Array:
+    count = int(counts[column.scope])
+    valid = None if column.valid is None else _bits(buffers[column.valid][:count])
+    kind = arrow_type(column.node)
+    slots = [buffers[slot] for slot in column.slots]
+    match column.node:
+        case Scalar("null"):
+            return pa.nulls(count)
+        case Scalar("boolean"):
+            parts = [_bits(slots[0][:count])]
+        case Scalar("string" | "bytes" | "uuid"):
+            parts = [_buffer_of(slots[0][: count + 1]), _buffer_of(slots[1][: int(slots[0][count])])]
+        case Enum(symbols):
+            index = pa.Array.from_buffers(pa.int32(), count, [valid, _buffer_of(slots[0][:count])])
+            return pa.array(symbols, kind).take(index)
+        case Decimal():
+            parts = [_buffer_of(slots[0][: count * 2])]
+        case Fixed(size):
+            parts = [_buffer_of(slots[0][: count * size])]
+        case Array():
+            items = _array(column.children[0], buffers, counts)
+            return pa.Array.from_buffers(kind, count, [valid, _buffer_of(slots[0][: count + 1])], children=[items])
+        case Record():
+            members = [_array(child, buffers, counts) for child in column.children]
+            return pa.Array.from_buffers(kind, count, [valid], children=members)
+        case _:
+            parts = [_buffer_of(slots[0][:count])]
+    return pa.Array.from_buffers(kind, count, [valid, *parts])
+
+
+def _bits(flags: NDArray[np.uint8]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
+
+
+def _buffer_of(values: NDArray[Any]) -> pa.Buffer:
+    """``values`` as an Arrow buffer, copied where most of the allocation behind them would stay alive for nothing."""
+    whole = values if values.base is None else values.base
+    return pa.py_buffer(values if 2 * values.nbytes >= whole.nbytes else values.copy())

@@ -1,0 +1,283 @@
+"""From a schema to a program: Python source for numba that decodes messages straight into Arrow buffers.
+
+The source depends on the shape of the schema alone. Names, docs and enum symbols never enter it: fields are numbers,
+buffers are arguments by position. Schemas of one shape share one compiled program.
+
+The program walks the messages. ``w`` is the row being written; array number ``k`` counts its items in ``c<k>``, and in
+``s<k>`` those of the messages before. A message that fails leaves ``w`` and every ``s<k>`` as they were, so what it
+wrote is overwritten by the next. How failures travel is told in `avro_native`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum as Choice
+from textwrap import indent
+
+from lakeward.decoding.avro_schema import Array, Decimal, Enum, Fixed, Node, Record, Scalar, Union, smallest
+
+HEADER = '''\
+"""Decodes Avro messages of one shape. Written by lakeward."""
+
+import numpy as np
+
+from lakeward.decoding.avro_native import (
+    binary, block, boolean, branch, fixed, float32, float64, int32, int64, millis, room, short_unscaled, size, string,
+    symbol, time_micros, time_millis, unscaled, uuid,
+)
+
+ZERO = np.uint64(0)
+ONE = np.uint64(1)
+U = np.uint64
+'''
+
+READERS = {
+    "boolean": ("boolean", "u1"),
+    "int": ("int32", "i4"),
+    "long": ("int64", "i8"),
+    "float": ("float32", "u4"),
+    "double": ("float64", "u8"),
+    "date": ("int32", "i4"),
+    "time-millis": ("time_millis", "i8"),
+    "time-micros": ("time_micros", "i8"),
+    "timestamp-millis": ("millis", "i8"),
+    "timestamp-micros": ("int64", "i8"),
+    "local-timestamp-millis": ("millis", "i8"),
+    "local-timestamp-micros": ("int64", "i8"),
+}
+"""The primitive that reads each scalar of fixed width, and the type of its buffer."""
+
+TEXTS = {"string": "string", "bytes": "binary", "uuid": "uuid"}
+
+
+class Extent(Choice):
+    """What the size of a buffer follows from."""
+
+    ITEMS = "width elements an item"
+    OFFSETS = "one element an item, and one"
+    BYTES = "as many bytes as the messages have"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A buffer that the program fills: ``dtype`` as numpy spells it, for the items of array ``scope`` (0: the rows)."""
+
+    dtype: str
+    scope: int
+    extent: Extent = Extent.ITEMS
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Where the values of one type lie: ``node`` is never a union, ``valid`` is its slot of bytes that are 0 for null."""
+
+    node: Node
+    scope: int
+    slots: tuple[int, ...] = ()
+    children: tuple[Column, ...] = ()
+    valid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A decoder as source, and what its arguments mean.
+
+    The source defines ``decode(b, first, last, status, where, rows, counts, symbols, *slots)``: message ``m`` is
+    ``b[first[m]:last[m]]`` (uint64). It fills ``rows`` (int64: the message of each row), ``counts`` (int64: rows, then
+    the items of each array), and for a failed message ``status`` (int8: an index into `avro_native.FAILURES`; others
+    are left alone) and ``where`` (int32: an index into ``paths``). ``symbols`` (int64) are the enums' sizes.
+    """
+
+    source: str
+    slots: tuple[Slot, ...]
+    smallest: tuple[int, ...]
+    """The least number of bytes of an item of each scope; of scope 0, a message."""
+    columns: tuple[Column, ...]
+    paths: tuple[str, ...]
+    symbols: tuple[int, ...]
+
+
+def generate(record: Record) -> Program:
+    """Write the program that decodes messages of ``record``."""
+    return _Writer().program(record)
+
+
+@dataclass(slots=True)
+class _Writer:
+    slots: list[Slot] = field(default_factory=list)
+    smallest: list[int] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    symbols: list[int] = field(default_factory=list)
+
+    def program(self, record: Record) -> Program:
+        self.smallest.append(smallest(record))
+        columns, body = self.members(record, 0, "")
+        arrays = range(1, len(self.smallest))
+        arguments = "".join(f", a{k}" for k in range(len(self.slots)))
+        source = (
+            f"{HEADER}\n\n"
+            f"def decode(b, first, last, status, where, rows, counts, symbols{arguments}):\n"
+            "    w = ZERO\n"
+            f"{_each('    s{0} = ZERO', arrays)}"
+            "    for n in range(len(first)):\n"
+            "        m = U(n)\n"
+            "        p = first[m]\n"
+            "        end = last[m]\n"
+            "        at = 0\n"
+            f"{_each('        c{0} = s{0}', arrays)}"
+            "        while True:\n"
+            f"{indent(body, ' ' * 12)}"
+            "            break\n"
+            "        if p == end:\n"
+            "            rows[w] = n\n"
+            "            w += ONE\n"
+            f"{_each('            s{0} = c{0}', arrays)}"
+            "        elif p < end:\n"
+            "            status[m] = 0\n"
+            "        else:\n"
+            "            status[m] = ~p\n"
+            "            where[m] = at\n"
+            "    counts[ZERO] = w\n"
+            f"{_each('    counts[U({0})] = s{0}', arrays)}"
+        )
+        return Program(
+            source, tuple(self.slots), tuple(self.smallest), columns, tuple(self.paths), tuple(self.symbols)
+        )
+
+    def members(self, record: Record, scope: int, path: str) -> tuple[tuple[Column, ...], str]:
+        read = [self.value(f.type, scope, f"{path}.{f.name}" if path else f.name) for f in record.fields]
+        return tuple(column for column, _ in read), "".join(code for _, code in read)
+
+    def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:
+        """The column for ``node`` and the code that reads one of it; ``break`` leaves it with a failure in ``p``."""
+        match node:
+            case Scalar("null"):
+                return Column(node, scope), ""
+            case Scalar(kind) if kind in TEXTS:
+                return self.text(node, TEXTS[kind], scope, path)
+            case Scalar(kind):
+                reader, dtype = READERS[kind]
+                slot = self.slot(Slot(dtype, scope))
+                code = f"p = {reader}(b, p, end, a{slot}, {_item(scope)})\n" + self.check(path)
+                return Column(node, scope, (slot,)), code
+            case Fixed(width):
+                slot = self.slot(Slot("u1", scope, width=width))
+                code = f"p = fixed(b, p, end, U({width}), a{slot}, {_item(scope)})\n" + self.check(path)
+                return Column(node, scope, (slot,)), code
+            case Enum(symbols):
+                slot = self.slot(Slot("i4", scope))
+                self.symbols.append(len(symbols))
+                known = f"symbols[U({len(self.symbols) - 1})]"
+                code = f"p = symbol(b, p, end, {known}, a{slot}, {_item(scope)})\n" + self.check(path)
+                return Column(node, scope, (slot,)), code
+            case Decimal():
+                return self.decimal(node, scope, path)
+            case Array():
+                return self.array(node, scope, path)
+            case Union():
+                return self.union(node, scope, path)
+            case Record():
+                children, code = self.members(node, scope, path)
+                return Column(node, scope, children=children), code
+
+    def text(self, node: Scalar, reader: str, scope: int, path: str) -> tuple[Column, str]:
+        offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
+        data = self.slot(Slot("u1", scope, Extent.BYTES))
+        code = f"p = {reader}(b, p, end, a{offsets}, a{data}, {_item(scope)})\n" + self.check(path)
+        return Column(node, scope, (offsets, data)), code
+
+    def decimal(self, node: Decimal, scope: int, path: str) -> tuple[Column, str]:
+        slot = self.slot(Slot("u8", scope, width=2))
+        limit = 10**node.precision
+        reader, bound = "short_unscaled", f"U({limit})"
+        if node.precision > 18:  # beyond 64 signed bits
+            reader, bound = "unscaled", f"(U({limit >> 64}), U({limit & (2**64 - 1)}))"
+        length = "size(b, p, end)" if node.size is None else f"room(p, end, U({node.size}))"
+        code = (
+            f"n{slot}, p = {length}\n"
+            "if p <= end:\n"
+            f"    p = {reader}(b, p, n{slot}, {bound}, a{slot}, {_item(scope)})\n"
+        ) + self.check(path)
+        return Column(node, scope, (slot,)), code
+
+    def array(self, node: Array, scope: int, path: str) -> tuple[Column, str]:
+        offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
+        least = smallest(node.items)
+        self.smallest.append(least)
+        k = len(self.smallest) - 1
+        check = self.check(path)
+        items, code = self.value(node.items, k, f"{path}[]")
+        loop = (
+            f"if r{k} == ZERO:\n"
+            f"    r{k}, p = block(b, p, end, U({least}), c{k} - s{k})\n"
+            f"{indent(check, '    ')}"
+            f"    if r{k} == ZERO:\n"
+            "        break\n"
+            f"r{k} -= ONE\n"
+            f"{code}"
+            f"c{k} += ONE\n"
+        )
+        code = (
+            f"r{k} = ZERO\n"
+            "while True:\n"
+            f"{indent(loop, '    ')}"
+            "if p > end:\n"
+            "    break\n"
+            f"a{offsets}[{_item(scope)} + ONE] = c{k}\n"
+        )
+        return Column(node, scope, (offsets,), (items,)), code
+
+    def union(self, node: Union, scope: int, path: str) -> tuple[Column, str]:
+        prologue = f"u, p = branch(b, p, end, {node.branches})\n" + self.check(path)
+        column, code = self.value(node.value, scope, path)
+        if node.null is None:
+            return column, prologue + code
+        valid = self.slot(Slot("u1", scope))
+        column = Column(column.node, scope, column.slots, column.children, valid)
+        code = (
+            f"{prologue}"
+            f"if u == {node.null}:\n"
+            f"{indent(_blank(column), '    ')}"
+            "else:\n"
+            f"    a{valid}[{_item(scope)}] = 1\n"
+            f"{indent(code, '    ')}"
+        )
+        return column, code
+
+    def slot(self, slot: Slot) -> int:
+        self.slots.append(slot)
+        return len(self.slots) - 1
+
+    def check(self, path: str) -> str:
+        """Code that leaves with a failure, if there is one, and says that it happened at ``path``."""
+        self.paths.append(path)
+        return f"if p > end:\n    at = {len(self.paths) - 1}\n    break\n"
+
+
+def _item(scope: int) -> str:
+    return f"c{scope}" if scope else "w"
+
+
+def _each(line: str, arrays: range) -> str:
+    return "".join(f"{line.format(k)}\n" for k in arrays)
+
+
+def _blank(column: Column) -> str:
+    """Code that writes a null: every column of the same scope needs an item for it."""
+    i = _item(column.scope)
+    code = "" if column.valid is None else f"a{column.valid}[{i}] = 0\n"
+    match column.node:
+        case Record():
+            code += "".join(_blank(child) for child in column.children)
+        case Array():
+            code += f"a{column.slots[0]}[{i} + ONE] = c{column.children[0].scope}\n"
+        case Scalar(kind) if kind in TEXTS:
+            code += f"a{column.slots[0]}[{i} + ONE] = a{column.slots[0]}[{i}]\n"
+        case Decimal():
+            code += f"a{column.slots[0]}[{i} * U(2)] = 0\na{column.slots[0]}[{i} * U(2) + ONE] = 0\n"
+        case Scalar() | Enum() if column.slots:
+            code += f"a{column.slots[0]}[{i}] = 0\n"
+        case _:
+            pass
+    return code

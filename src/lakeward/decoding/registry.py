@@ -1,0 +1,188 @@
+"""The Schema Registry as a decoder needs it: schemas by id, and the latest of a subject."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import requests
+import structlog
+
+from lakeward.clock import Clock
+from lakeward.errors import ConfigurationError, PermissionDeniedError, SchemaMismatchError, UnreachableError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND = 40401, 40402, 40403
+BUSY = frozenset({408, 425, 429})
+"""Answers below 500 that ask us to come back."""
+REMEMBERED_UNKNOWN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a registry is waited for. All in seconds, but ``attempts``."""
+
+    timeout: float = 5.0
+    attempts: int = 5
+    first_pause: float = 0.2
+    longest_pause: float = 3.0
+    unknown_for: float = 10.0
+    """How long an unknown id stays unknown before it is asked for again."""
+
+
+class RegistryClient:
+    """A Confluent-compatible Schema Registry.
+
+    Schemas by id never change, so each is asked for once. Used by one thread at a time.
+
+    Args:
+        url: its base, with a path where it has one (``http://host/apis/ccompat/v7``).
+        auth: user and password, or None.
+        clock: for pauses between attempts and the age of what is remembered.
+        session: the connections to use; closed by `close`.
+        patience: timeouts and retries.
+        jitter: numbers from 0 to 1 that spread the pauses.
+    """
+
+    def __init__(  # noqa: PLR0913  what it asks, with what, and for how long
+        self,
+        url: str,
+        auth: tuple[str, str] | None,
+        clock: Clock,
+        session: requests.Session,
+        patience: Patience = Patience(),  # noqa: B008  frozen
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._auth = auth
+        self._clock = clock
+        self._session = session
+        self._patience = patience
+        self._jitter = jitter
+        self._never = threading.Event()
+        self._schemas: dict[int, str] = {}
+        self._unknown: OrderedDict[int, float] = OrderedDict()
+
+    @property
+    def url(self) -> str:
+        """The address, without the user and password that it may contain."""
+        parts = urlsplit(self._url)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    def schema(self, schema_id: int) -> str | None:
+        """The Avro schema with this id, as JSON text; None where the registry knows none.
+
+        Raises:
+            UnreachableError: no answer within the patience. PermissionDeniedError: refused.
+            SchemaMismatchError: the schema is not Avro or refers to others.
+            ConfigurationError: this address is no Schema Registry.
+        """
+        known = self._schemas.get(schema_id)
+        if known is not None:
+            return known
+        now = self._clock.monotonic()
+        if now < self._unknown.get(schema_id, now):
+            return None
+        answer = self._get(f"/schemas/ids/{schema_id}", {SCHEMA_NOT_FOUND})
+        if answer is None:
+            self._unknown[schema_id] = now + self._patience.unknown_for
+            self._unknown.move_to_end(schema_id)
+            if len(self._unknown) > REMEMBERED_UNKNOWN:
+                self._unknown.popitem(last=False)
+            return None
+        self._schemas[schema_id] = self._avro(answer, f"schema id {schema_id}")
+        return self._schemas[schema_id]
+
+    def latest(self, subject: str) -> tuple[int, str] | None:
+        """The id and text of the latest schema of ``subject``; None where there is no such subject.
+
+        Raises: as `schema`.
+        """
+        path = f"/subjects/{quote(subject, safe='')}/versions/latest"
+        answer = self._get(path, {SUBJECT_NOT_FOUND, VERSION_NOT_FOUND})
+        if answer is None:
+            return None
+        schema_id = answer.get("id")
+        if not isinstance(schema_id, int):
+            raise self._alien("an answer without an id")
+        self._schemas[schema_id] = self._avro(answer, f"subject {subject}")
+        return schema_id, self._schemas[schema_id]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _avro(self, answer: dict[str, Any], what: str) -> str:
+        kind = answer.get("schemaType") or "AVRO"
+        if kind != "AVRO":
+            raise SchemaMismatchError(
+                f"{what} is a {kind} schema, and the topic is decoded as Avro",
+                "choose another way of decoding, or register an Avro schema",
+            )
+        if answer.get("references"):
+            raise SchemaMismatchError(
+                f"{what} refers to other schemas, which is not available in this version",
+                "register it as one schema that holds the types it uses",
+            )
+        text = answer.get("schema")
+        if not isinstance(text, str):
+            raise self._alien("an answer without a schema")
+        return text
+
+    def _get(self, path: str, absent: set[int]) -> dict[str, Any] | None:
+        """The JSON at ``path``; None for an error code in ``absent``."""
+        reason = ""
+        for attempt in range(self._patience.attempts):
+            if attempt:
+                ceiling = min(self._patience.longest_pause, self._patience.first_pause * 2 ** (attempt - 1))
+                self._clock.wait(self._never, ceiling * (0.5 + self._jitter() / 2))
+            try:
+                response = self._session.get(
+                    self._url + path,
+                    auth=self._auth,
+                    timeout=self._patience.timeout,
+                    headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
+                )
+            except requests.exceptions.InvalidURL as error:
+                raise ConfigurationError(f"{self.url} is not a URL", "correct schema_registry.url") from error
+            except requests.RequestException as error:
+                reason = type(error).__name__
+            else:
+                if response.status_code < 500 and response.status_code not in BUSY:
+                    return self._answer(response, absent)
+                reason = f"status {response.status_code}"
+            log.warning("registry_unavailable", url=self.url, attempt=attempt + 1, reason=reason)
+        raise UnreachableError(
+            f"the Schema Registry at {self.url} does not answer ({reason}, {self._patience.attempts} attempts)",
+            "start it, or correct schema_registry.url",
+        )
+
+    def _answer(self, response: requests.Response, absent: set[int]) -> dict[str, Any] | None:
+        if response.status_code in {401, 403}:
+            raise PermissionDeniedError(
+                f"the Schema Registry at {self.url} refuses us (status {response.status_code})",
+                "check schema_registry.auth, and that this user may read subjects",
+            )
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            if response.status_code == 200:
+                return body
+            if body.get("error_code") in absent:
+                return None
+        raise self._alien(f"status {response.status_code}")
+
+    def _alien(self, reason: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.url} does not answer like a Schema Registry ({reason})",
+            "correct schema_registry.url; a registry behind a path needs that path, such as /apis/ccompat/v7",
+        )
