@@ -1,0 +1,101 @@
+"""Settings of the tables: what feeds each, and how its rows are written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from lakeward.config.decoding import Decode
+from lakeward.config.scalars import (
+    Count,
+    Interval,
+    Items,
+    Metadata,
+    Named,
+    PartitionBy,
+    Regex,
+    Size,
+    SortBy,
+    TableName,
+    Text,
+    Topic,
+)
+from lakeward.config.sections import Section
+from lakeward.layout import Layout
+
+
+class Flush(Section):
+    """When a batch is committed: whichever comes first."""
+
+    interval: Interval = Field(
+        default=timedelta(seconds=5), description="Longest time that a row waits: `250ms`, `5s`, `1m`."
+    )
+    rows: Count = Field(default=500_000, description="Most rows in a batch.")
+    bytes: Size = Field(default=128 * 1024**2, description="Most memory that a batch takes: `128MiB`, `1GB`.")
+
+
+class Gaps(Section):
+    """Holes in a business sequence."""
+
+    key: Items[Text] = Field(min_length=1, description="Columns that identify a sequence.")
+    sequence: Text = Field(description="Column that counts up by one.")
+    reset: Literal["daily"] | None = Field(default=None, description="When the sequence starts again.")
+
+
+class Table(Section):
+    """One table, or one for each topic that a pattern finds."""
+
+    topics: Items[Topic] | None = Field(default=None, min_length=1, description="Topics that feed the table.")
+    topic_pattern: Regex | None = Field(
+        default=None,
+        description="Regular expression that matches whole topic names; topics that appear later are found too.",
+    )
+    source_table: Regex | None = Field(
+        default=None, description="Regular expression that matches `schema.table` in a PostgreSQL buffer."
+    )
+    table: TableName = Field(
+        description="Name with namespace. `{topic}`, and `{group}` for each named group of the pattern, are replaced."
+    )
+    mode: Literal["append", "upsert", "overwrite"] = Field(
+        default="append",
+        description="`append`: every record is a row; `upsert`: the last change of a key wins; `overwrite`: one run "
+        "replaces the table.",
+    )
+    key: Items[Text] | None = Field(default=None, min_length=1, description="Key columns. Default: the event's key.")
+    decode: Decode | None = Field(default=None, description="As `decode` above, for this table alone.")
+    decode_key: Literal["string", "long", "json", "avro"] | None = Field(
+        default=None, description="How the message key is read."
+    )
+    on_delete: Literal["delete", "mark"] | None = Field(
+        default=None, description="`delete` the row, or `mark` it in `_cdc_deleted`."
+    )
+    schema_changes: Literal["evolve", "dead-letter", "stop"] = Field(
+        default="stop",
+        description="What to do with records that do not fit: `evolve` the table, send them to the dead letters, or "
+        "`stop`.",
+    )
+    partition_by: Items[PartitionBy] = Field(
+        default=(),
+        description="Partition fields: `column`, `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(16, c)`, "
+        "`truncate(8, c)`, each with an optional `as name`.",
+    )
+    sort_by: Items[SortBy] = Field(
+        default=(), description="Sort order inside files: `column`, `column desc`, `column asc nulls last`."
+    )
+    metadata_columns: Named[Metadata] = Field(
+        default={},
+        description="Columns that hold what the source knows of a record: `key`, `topic`, `partition`, `offset`, "
+        "`timestamp`, `header.NAME`; for change events `operation`, `source_timestamp`, `source_timestamp_ms`, "
+        "`source_position`.",
+    )
+    flush: Flush | None = Field(
+        default=None, description="As `flush` below, for this table alone; what is left out is taken from there."
+    )
+    gaps: Gaps | None = Field(default=None, description="Report holes in a business sequence.")
+
+    @property
+    def layout(self) -> Layout:
+        """Partition fields and sort order, parsed."""
+        return Layout.parse(self.partition_by, self.sort_by)
