@@ -1,0 +1,358 @@
+"""Arrow schemas as Iceberg schemas, and Arrow rows made to fit a table without changing what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DecimalType,
+    DoubleType,
+    FixedType,
+    FloatType,
+    IcebergType,
+    IntegerType,
+    ListType,
+    LongType,
+    MapType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    StructType,
+    TimestampType,
+    TimestamptzType,
+    TimeType,
+    UUIDType,
+)
+
+from lakeward.errors import SchemaMismatchError
+
+FIELD_ID = b"PARQUET:field_id"
+_DOC = b"doc"
+_UINT64_DIGITS = 20
+_MAX_PRECISION = 38
+_SMALL_LIMIT = 2**31 - 1
+"""More bytes than this in one column need the large string and list types (64-bit offsets)."""
+
+
+def _is_uuid(arrow: pa.DataType) -> bool:
+    return arrow == pa.uuid()  # type: ignore[no-any-return]
+
+
+def _is_string(arrow: pa.DataType) -> bool:
+    return arrow in _STRINGS
+
+
+def _is_binary(arrow: pa.DataType) -> bool:
+    return arrow in _BINARIES
+
+
+def _is_list(arrow: pa.DataType) -> bool:
+    return any(check(arrow) for check in _LISTS)
+
+
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+_BINARIES = (pa.binary(), pa.large_binary(), pa.binary_view())
+_LARGE = (pa.large_string(), pa.large_binary(), pa.string_view(), pa.binary_view())
+_LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+_PRIMITIVES: Sequence[tuple[Callable[[pa.DataType], bool], PrimitiveType]] = (
+    (_is_string, StringType()),
+    (_is_binary, BinaryType()),
+    (_is_uuid, UUIDType()),
+    (pa.types.is_boolean, BooleanType()),
+    (pa.types.is_uint32, LongType()),
+    (pa.types.is_int64, LongType()),
+    (pa.types.is_uint64, DecimalType(_UINT64_DIGITS, 0)),
+    (pa.types.is_integer, IntegerType()),
+    (pa.types.is_float64, DoubleType()),
+    (pa.types.is_floating, FloatType()),
+    (pa.types.is_date, DateType()),
+    (pa.types.is_time, TimeType()),
+)
+_WIDENINGS: Sequence[tuple[IcebergType, IcebergType]] = ((IntegerType(), LongType()), (FloatType(), DoubleType()))
+_ARROW: dict[type[IcebergType], pa.DataType] = {
+    BooleanType: pa.bool_(),
+    IntegerType: pa.int32(),
+    LongType: pa.int64(),
+    FloatType: pa.float32(),
+    DoubleType: pa.float64(),
+    DateType: pa.date32(),
+    TimeType: pa.time64("us"),
+    TimestampType: pa.timestamp("us"),
+    TimestamptzType: pa.timestamp("us", "UTC"),
+    UUIDType: pa.uuid(),
+    StringType: pa.string(),
+    BinaryType: pa.binary(),
+}
+_ARROW_LARGE: dict[type[IcebergType], pa.DataType] = {StringType: pa.large_string(), BinaryType: pa.large_binary()}
+
+
+def iceberg_schema(arrow: pa.Schema) -> Schema:
+    """The Iceberg schema of a new table for rows of ``arrow``; ids from 1, as a catalog would assign them.
+
+    Nullability and ``doc`` field metadata are kept. Zoned timestamps of any zone become UTC instants.
+
+    Raises:
+        SchemaMismatchError: a type that no Iceberg v2 type holds without loss.
+    """
+    _refuse_duplicates(arrow.names)
+    ids = count(1)
+    return assign_fresh_schema_ids(Schema(*(_nested(field, field.name, ids) for field in arrow)))
+
+
+def _nested(field: pa.Field, path: str, ids: Iterator[int]) -> NestedField:
+    doc = (field.metadata or {}).get(_DOC)
+    return NestedField(
+        next(ids),
+        field.name,
+        _type(field.type, path, ids),
+        required=not field.nullable,
+        doc=doc.decode() if doc else None,
+    )
+
+
+def _type(arrow: pa.DataType, path: str, ids: Iterator[int]) -> IcebergType:
+    if pa.types.is_struct(arrow):
+        names = [arrow.field(i).name for i in range(arrow.num_fields)]
+        _refuse_duplicates(names, path)
+        return StructType(*(_nested(arrow.field(name), f"{path}.{name}", ids) for name in names))
+    if _is_list(arrow):
+        element = arrow.value_field
+        return ListType(next(ids), _type(element.type, f"{path}.element", ids), element_required=not element.nullable)
+    if pa.types.is_map(arrow):
+        key = _type(arrow.key_type, f"{path}.key", ids)
+        value = _type(arrow.item_type, f"{path}.value", ids)
+        return MapType(next(ids), key, next(ids), value, value_required=not arrow.item_field.nullable)
+    found = _primitive(arrow)
+    if found is None:
+        raise SchemaMismatchError(
+            f'column "{path}" has the Arrow type {arrow}, which no Iceberg type holds without loss',
+            "Cast the column to a type that Iceberg has, or leave it out.",
+        )
+    return found
+
+
+def _primitive(arrow: pa.DataType) -> PrimitiveType | None:
+    """The narrowest Iceberg type that holds every value of ``arrow``; None where there is none."""
+    if pa.types.is_dictionary(arrow):
+        return _primitive(arrow.value_type)
+    if pa.types.is_timestamp(arrow):
+        return TimestamptzType() if arrow.tz else TimestampType()
+    if pa.types.is_decimal(arrow):
+        fits = 0 <= arrow.scale <= arrow.precision <= _MAX_PRECISION
+        return DecimalType(arrow.precision, arrow.scale) if fits else None
+    if pa.types.is_fixed_size_binary(arrow):
+        return FixedType(arrow.byte_width)
+    return next((iceberg for check, iceberg in _PRIMITIVES if check(arrow)), None)
+
+
+def conform(rows: pa.Table, schema: Schema, *, large: bool | None = None) -> pa.Table:
+    """``rows`` as ``schema`` has them: its columns in its order, its types, field ids in the metadata.
+
+    Only what loses nothing is converted: int to long, float to double, decimals to more digits of the same scale,
+    time units to microseconds where every value is exact, dictionaries to their values; columns that ``rows`` lacks
+    become null. Buffers are shared where the types agree. ``large`` asks for the Arrow types with 64-bit offsets;
+    by default they are used where ``rows`` needs them.
+
+    Raises:
+        SchemaMismatchError: a column that the table lacks, a type that would lose something, or a null (or no
+            column) where the table requires a value.
+    """
+    if large is None:
+        large = needs_large([rows])
+    _refuse_duplicates(rows.column_names)
+    extra = [name for name in rows.column_names if name not in {field.name for field in schema.fields}]
+    if extra:
+        raise _unknown(extra, [field.name for field in schema.fields], "table")
+    columns, fields = [], []
+    for field in schema.fields:
+        at = rows.schema.get_field_index(field.name)
+        source = rows.column(at) if at >= 0 else pa.chunked_array([pa.nulls(len(rows))])
+        target = _arrow_field(field, large=large)
+        if at < 0 and field.required and len(rows):
+            raise _required(field.name, "the records do not have it")
+        columns.append(_column(source, field, target))
+        fields.append(target)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def needs_large(parts: Sequence[pa.Table]) -> bool:
+    """Whether the rows of ``parts`` together need 64-bit offsets, or have them already."""
+    if any(_is_large(field.type) for part in parts for field in part.schema):
+        return True
+    return sum(part.nbytes for part in parts) > _SMALL_LIMIT
+
+
+def _is_large(arrow: pa.DataType) -> bool:
+    if arrow in _LARGE or pa.types.is_dictionary(arrow):
+        return True
+    if pa.types.is_large_list(arrow) or pa.types.is_large_list_view(arrow):
+        return True
+    return any(_is_large(arrow.field(i).type) for i in range(arrow.num_fields))
+
+
+def _arrow_field(field: NestedField, *, large: bool, name: str | None = None) -> pa.Field:
+    arrow = _arrow_type(field.field_type, large=large)
+    return pa.field(name or field.name, arrow, not field.required, {FIELD_ID: str(field.field_id).encode()})
+
+
+def _arrow_type(kind: IcebergType, *, large: bool) -> pa.DataType:
+    if isinstance(kind, StructType):
+        return pa.struct([_arrow_field(field, large=large) for field in kind.fields])
+    if isinstance(kind, ListType):
+        element = _arrow_field(kind.element_field, large=large, name="element")
+        return pa.large_list(element) if large else pa.list_(element)
+    if isinstance(kind, MapType):
+        key = _arrow_field(kind.key_field, large=large, name="key")
+        return pa.map_(key, _arrow_field(kind.value_field, large=large, name="value"))
+    if isinstance(kind, DecimalType):
+        return pa.decimal128(kind.precision, kind.scale)
+    if isinstance(kind, FixedType):
+        return pa.binary(len(kind))
+    found = (_ARROW_LARGE if large else {}).get(type(kind)) or _ARROW.get(type(kind))
+    if found is None:
+        raise SchemaMismatchError(
+            f"the table has a column of type {kind}, which lakeward cannot write",
+            "Write to a table of format version 2, or drop that column.",
+        )
+    return found
+
+
+def _column(source: pa.ChunkedArray, field: NestedField, target: pa.Field) -> pa.ChunkedArray:
+    if source.type == target.type and isinstance(field.field_type, PrimitiveType):
+        if field.required and source.null_count:
+            raise _required(field.name, f"{source.null_count} of {len(source)} records have none")
+        return source
+    chunks = [_array(chunk, field, target, field.name) for chunk in source.chunks]
+    return pa.chunked_array(chunks, target.type)
+
+
+def _array(source: pa.Array, field: NestedField, target: pa.Field, path: str) -> pa.Array:
+    """One array as ``target`` wants it; ``path`` names it in errors."""
+    if field.required and source.null_count:
+        raise _required(path, f"{source.null_count} of {len(source)} values are missing")
+    if pa.types.is_null(source.type):
+        return pa.nulls(len(source), target.type)
+    kind = field.field_type
+    if isinstance(kind, StructType) and pa.types.is_struct(source.type):
+        return _struct(source, kind, target.type, path)
+    if isinstance(kind, ListType) and _is_list(source.type):
+        return _list(source, kind, target.type, path)
+    if isinstance(kind, MapType) and pa.types.is_map(source.type):
+        return _map(source, kind, target.type, path)
+    if source.type == target.type and isinstance(kind, PrimitiveType):
+        return source
+    if not _fits(source.type, kind):
+        raise SchemaMismatchError(
+            f'column "{path}" holds {source.type}, the table stores {kind}: the values would change',
+            "Make the records fit the table, or change the type of the column in the table.",
+        )
+    return _cast(source, target.type, path)
+
+
+def _cast(source: pa.Array, target: pa.DataType, path: str) -> pa.Array:
+    if pa.types.is_dictionary(source.type):
+        source = source.dictionary_decode()
+    if target == pa.uuid() and pa.types.is_fixed_size_binary(source.type):
+        return pa.ExtensionArray.from_storage(target, source)
+    try:
+        return source.cast(target)
+    except pa.ArrowInvalid:  # its text holds the value, which must not get into an error
+        raise SchemaMismatchError(
+            f'column "{path}" has values of type {source.type} that {target} cannot hold exactly',
+            "Make the records fit: round them to whole microseconds (or days) where they come from.",
+        ) from None
+
+
+def _struct(source: pa.StructArray, kind: StructType, target: pa.StructType, path: str) -> pa.Array:
+    names = [source.type.field(i).name for i in range(source.type.num_fields)]
+    _refuse_duplicates(names, path)
+    extra = [name for name in names if name not in {field.name for field in kind.fields}]
+    if extra:
+        raise _unknown([f"{path}.{name}" for name in extra], [field.name for field in kind.fields], f'struct "{path}"')
+    valid = source.is_valid() if source.null_count else None
+    children = []
+    for i, field in enumerate(kind.fields):
+        at = names.index(field.name) if field.name in names else -1
+        child = source.field(at) if at >= 0 else pa.nulls(len(source))
+        # What lies under a null struct is no value: a required field may be missing there.
+        present = child if valid is None else child.filter(valid)
+        if field.required and present.null_count:
+            raise _required(f"{path}.{field.name}", f"{present.null_count} of {len(present)} values are missing")
+        children.append(
+            _array(child, field.model_copy(update={"required": False}), target.field(i), f"{path}.{field.name}")
+        )
+    mask = source.is_null() if source.null_count else None
+    fields = [target.field(i) for i in range(target.num_fields)]
+    return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
+
+
+def _list(source: pa.Array, kind: ListType, target: pa.DataType, path: str) -> pa.Array:
+    element = _array(source.flatten(), kind.element_field, target.value_field, f"{path}.element")
+    large = pa.types.is_large_list(target)
+    build = pa.LargeListArray if large else pa.ListArray
+    offsets = _offsets(pc.list_value_length(source), pa.int64() if large else pa.int32())
+    return build.from_arrays(offsets, element, type=target, mask=source.is_null() if source.null_count else None)
+
+
+def _map(source: pa.MapArray, kind: MapType, target: pa.MapType, path: str) -> pa.Array:
+    entries = source.flatten()
+    keys = _array(entries.field(0), kind.key_field, target.key_field, f"{path}.key")
+    items = _array(entries.field(1), kind.value_field, target.item_field, f"{path}.value")
+    lengths = pc.list_value_length(source.cast(pa.list_(pa.struct([source.type.key_field, source.type.item_field]))))
+    mask = source.is_null() if source.null_count else None
+    return pa.MapArray.from_arrays(_offsets(lengths, pa.int32()), keys, items, type=target, mask=mask)
+
+
+def _offsets(lengths: pa.Array, kind: pa.DataType) -> pa.Array:
+    sums = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int64()))
+    return pa.concat_arrays([pa.array([0], pa.int64()), sums]).cast(kind)
+
+
+def _fits(source: pa.DataType, kind: IcebergType) -> bool:
+    """Whether every value of ``source`` (time units aside) is a value of ``kind`` that means the same."""
+    natural = _primitive(source)
+    if natural is None:
+        return False
+    if isinstance(natural, DecimalType) and isinstance(kind, DecimalType):
+        return natural.scale == kind.scale and natural.precision <= kind.precision
+    if isinstance(kind, UUIDType):
+        return natural in (UUIDType(), FixedType(16))
+    return kind == natural or (natural, kind) in _WIDENINGS
+
+
+def _refuse_duplicates(names: Sequence[str], path: str = "") -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        where = f' in "{path}"' if path else ""
+        raise SchemaMismatchError(
+            f'two columns are named "{twice[0]}"{where}', "Rename one of them where the records are made."
+        )
+
+
+def _unknown(extra: Sequence[str], known: Sequence[str], where: str) -> SchemaMismatchError:
+    listed = ", ".join(f'"{name}"' for name in extra)
+    return SchemaMismatchError(
+        f"the records have {listed}, which the {where} does not have (it has {', '.join(known)})",
+        "Add the column to the table (as optional), or leave it out of the records.",
+    )
+
+
+def _required(path: str, why: str) -> SchemaMismatchError:
+    return SchemaMismatchError(
+        f'the table requires "{path}", but {why}',
+        "Fill the column in where the records are made, or make it optional in the table.",
+    )
