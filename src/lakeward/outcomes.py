@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -93,8 +93,10 @@ class Found:
 
     ``exists`` says whether the table is there; ``entry`` is None where no commit of the pipeline is on its ancestry
     (NONE). UNPROVEN is not a value: it raises `LedgerError`. ``at_head``: the entry is the head's own (F5).
+    ``others``: what the table knows of other pipelines, by name (F4).
     """
 
     exists: bool
     entry: LedgerEntry | None
     at_head: bool = True
+    others: Mapping[str, LedgerEntry] = field(default_factory=dict)

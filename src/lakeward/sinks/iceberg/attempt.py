@@ -1,0 +1,175 @@
+"""Builds one attempt at a commit: files, manifests, summary and entries on one asserted head (PROTOCOL C2f, C2g)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.manifest import DataFile, ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import (
+    TOTAL_DATA_FILES,
+    TOTAL_FILE_SIZE,
+    TOTAL_RECORDS,
+    Operation,
+    Snapshot,
+    SnapshotSummaryCollector,
+    Summary,
+    update_snapshot_summaries,
+)
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertCurrentSchemaId,
+    AssertDefaultSpecId,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    SetPropertiesUpdate,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
+
+from lakeward.ledger import LedgerEntry, encode, key_of
+from lakeward.outcomes import Totals
+from lakeward.sinks.iceberg.find import head_of, mirror, mirrored
+from lakeward.sinks.iceberg.manifests import Manifests, Paper, write_list
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What a commit writes into its summary: its own entry, and those of all other pipelines at the head (I5)."""
+
+    pipeline: str
+    own: LedgerEntry
+    others: Mapping[str, LedgerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A snapshot that is written and not yet anybody's: what to send, and what was written for it."""
+
+    snapshot: Snapshot
+    head: int | None
+    requirements: tuple[TableRequirement, ...]
+    updates: tuple[TableUpdate, ...]
+    manifests: list[ManifestFile]
+    written: tuple[str, ...]
+    """Paths of its own manifests and manifest list."""
+    entry: LedgerEntry
+    schema_id: int
+    spec_id: int
+
+    def stands(self, metadata: TableMetadata) -> bool:
+        """Whether everything that it asserts still holds: then it may still land, and may be sent again (C4)."""
+        head = head_of(metadata)
+        return (
+            (head.snapshot_id if head else None) == self.head
+            and metadata.current_schema_id == self.schema_id
+            and metadata.default_spec_id == self.spec_id
+        )
+
+    def is_dead(self, metadata: TableMetadata) -> bool:
+        """Whether it provably never landed and never will (PROTOCOL I6).
+
+        Sequence numbers are given once: where a retained snapshot holds this one's, no catalog takes it any more, not
+        even after a rollback to the head that it asserts. A snapshot without a parent is not checked that way.
+        """
+        return self.head is not None and any(
+            other.sequence_number == self.snapshot.sequence_number and other.snapshot_id != self.snapshot.snapshot_id
+            for other in metadata.snapshots
+        )
+
+
+def time_of_next(metadata: TableMetadata, now_ms: int) -> int:
+    """The next snapshot's timestamp: a slow clock must not go back behind what readers have seen (C2f)."""
+    head = head_of(metadata)
+    return max(now_ms, head.timestamp_ms if head else 0, metadata.last_updated_ms)
+
+
+def totals_of(snapshot: Snapshot | None) -> Totals:
+    """What the table holds at ``snapshot``, by its summary."""
+    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    return Totals(*(int(summary.get(key, 0)) for key in (TOTAL_RECORDS, TOTAL_DATA_FILES, TOTAL_FILE_SIZE)))
+
+
+def build(table: Table, entries: Entries, files: Sequence[DataFile], manifests: Manifests, time_ms: int) -> Attempt:
+    """Write the manifests and the manifest list of a snapshot that appends ``files`` on the head of ``table``."""
+    metadata, head = table.metadata, head_of(table.metadata)
+    snapshot_id, sequence_number = metadata.new_snapshot_id(), metadata.next_sequence_number()
+    places, commit = table.location_provider(), entries.own.commit
+    stem = places.new_metadata_location(f"{commit}-{snapshot_id}")
+    paper = Paper(table.io, metadata, snapshot_id, sequence_number, stem)
+    composed = manifests.compose(paper, files, manifests.of(head, table.io))
+    parent = head.snapshot_id if head else None
+    list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{commit}.avro")
+    write_list(paper, composed, parent, list_path)
+    snapshot = Snapshot.model_validate(
+        {
+            "snapshot-id": snapshot_id,
+            "parent-snapshot-id": parent,
+            "sequence-number": sequence_number,
+            "timestamp-ms": time_ms,
+            "manifest-list": list_path,
+            "summary": _summary(metadata, head, files, entries),
+            "schema-id": metadata.current_schema_id,
+        }
+    )
+    return Attempt(
+        snapshot=snapshot,
+        head=parent,
+        requirements=(
+            AssertTableUUID(uuid=metadata.table_uuid),
+            AssertRefSnapshotId.model_validate({"ref": MAIN_BRANCH, "snapshot-id": parent}),
+            AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
+            AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
+        ),
+        updates=(
+            AddSnapshotUpdate(snapshot=snapshot),
+            _set_main(metadata, snapshot_id),
+            SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id)),
+        ),
+        manifests=composed,
+        written=tuple(paper.written),
+        entry=entries.own,
+        schema_id=metadata.current_schema_id,
+        spec_id=metadata.default_spec_id,
+    )
+
+
+def _summary(metadata: TableMetadata, head: Snapshot | None, files: Sequence[DataFile], entries: Entries) -> Summary:
+    collector = SnapshotSummaryCollector()
+    spec, schema = metadata.spec(), metadata.schema()
+    for file in files:
+        collector.add_file(file, partition_spec=spec, schema=schema)
+    ledger = {key_of(name): encode(entry.carried()) for name, entry in entries.others.items()}
+    ledger[key_of(entries.pipeline)] = encode(entries.own)
+    # Insert-only commits must be "append": incremental readers skip anything else.
+    summary = Summary(Operation.APPEND, **collector.build(), **ledger)
+    return update_snapshot_summaries(summary, previous_summary=head.summary if head else None)
+
+
+def _set_main(metadata: TableMetadata, snapshot_id: int) -> SetSnapshotRefUpdate:
+    """Moves `main` and keeps the retention settings that somebody may have given it."""
+    main = metadata.refs.get(MAIN_BRANCH)
+    return SetSnapshotRefUpdate.model_validate(
+        {
+            "ref-name": MAIN_BRANCH,
+            "type": SnapshotRefType.BRANCH,
+            "snapshot-id": snapshot_id,
+            "max-ref-age-ms": main.max_ref_age_ms if main else None,
+            "max-snapshot-age-ms": main.max_snapshot_age_ms if main else None,
+            "min-snapshots-to-keep": main.min_snapshots_to_keep if main else None,
+        }
+    )
+
+
+def _mirrors(metadata: TableMetadata, entries: Entries, snapshot_id: int) -> dict[str, str]:
+    """The properties that repeat the entries; another pipeline's only where it does not show a rewind (F6)."""
+    mirrors = {key_of(entries.pipeline): mirror(entries.own, snapshot_id)}
+    for name, entry in entries.others.items():
+        held = mirrored(metadata, name)
+        if held is None or held.entry.number <= entry.number:
+            mirrors[key_of(name)] = mirror(entry.carried(), snapshot_id)
+    return mirrors

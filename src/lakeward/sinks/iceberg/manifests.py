@@ -1,0 +1,188 @@
+"""Writes manifests, and merges small ones so that their number grows with the logarithm of the number of commits.
+
+Manifests are kept in tiers by how many live files they list (1-15, 16-255, …). As soon as a tier of the default
+partition spec holds `FANOUT` of them, they become one manifest of the next tier. Each file is thus rewritten once a
+tier. Carried files are EXISTING entries with the snapshot and sequence numbers they always had.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import (
+    UNASSIGNED_SEQ,
+    DataFile,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriter,
+    write_manifest,
+    write_manifest_list,
+)
+from pyiceberg.table import TableProperties
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+FANOUT = 16
+_CACHED_ENTRIES = 4096
+_LARGEST_MERGED = 16**4
+"""Manifests of so many files stay as they are: rewriting them would cost more than reading past them."""
+
+
+@dataclass(slots=True)
+class Paper:
+    """Where one attempt writes its manifests. ``written`` lists every path, also of files that failed half-way."""
+
+    io: FileIO
+    metadata: TableMetadata
+    snapshot_id: int
+    sequence_number: int
+    stem: str
+    """Path and beginning of every manifest's name; unique to the attempt."""
+    written: list[str] = field(default_factory=list)
+
+    @property
+    def compression(self) -> str:
+        """The Avro codec that the table asks for."""
+        key, default = TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
+        return self.metadata.properties.get(key, default)
+
+    def path(self, ending: str) -> str:
+        """A path of this attempt, noted as written."""
+        path = f"{self.stem}{ending}"
+        self.written.append(path)
+        return path
+
+    def writer(self) -> ManifestWriter:
+        """A manifest of the default spec."""
+        return write_manifest(
+            format_version=self.metadata.format_version,
+            spec=self.metadata.spec(),
+            schema=self.metadata.schema(),
+            output_file=self.io.new_output(self.path(f"-m{len(self.written)}.avro")),
+            snapshot_id=self.snapshot_id,
+            avro_compression=self.compression,  # type: ignore[arg-type]
+        )
+
+
+class Manifests:
+    """Knows the manifests of the head, and the entries of recent ones, so that a commit seldom reads any."""
+
+    def __init__(self) -> None:
+        self._head: tuple[int, list[ManifestFile]] | None = None
+        self._entries: OrderedDict[str, list[ManifestEntry]] = OrderedDict()
+
+    def of(self, snapshot: Snapshot | None, io: FileIO) -> list[ManifestFile]:
+        """The manifests of ``snapshot`` that list any live file."""
+        if snapshot is None:
+            return []
+        if self._head is None or self._head[0] != snapshot.snapshot_id:
+            self._head = (snapshot.snapshot_id, snapshot.manifests(io))
+        return [m for m in self._head[1] if m.has_added_files() or m.has_existing_files()]
+
+    def compose(self, paper: Paper, files: Sequence[DataFile], carried: Sequence[ManifestFile]) -> list[ManifestFile]:
+        """Write what is new, merge what is due; return the new snapshot's manifests, newest first."""
+        merged = list(carried)
+        while (due := _due(merged, paper.metadata.default_spec_id)) is not None:
+            paths = {manifest.manifest_path for manifest in due}
+            joined = self._write(paper, (entry for manifest in due for entry in self._entries_of(manifest, paper.io)))
+            merged = [joined, *(m for m in merged if m.manifest_path not in paths)]
+        if not files:
+            return merged
+        return [self._write(paper, [_added(file, paper.snapshot_id) for file in files]), *merged]
+
+    def landed(self, snapshot_id: int, manifests: list[ManifestFile]) -> None:
+        """The attempt that composed these is the head now."""
+        self._head = (snapshot_id, manifests)
+        present = {manifest.manifest_path for manifest in manifests}
+        for path in [path for path in self._entries if path not in present]:
+            del self._entries[path]
+
+    def _write(self, paper: Paper, entries: Iterable[ManifestEntry]) -> ManifestFile:
+        kept: list[ManifestEntry] = []
+        with paper.writer() as writer:
+            for entry in entries:
+                writer.add_entry(entry)
+                kept.append(_existing(entry, paper.sequence_number))
+        manifest = writer.to_manifest_file()
+        # The sequence number is known already; with it the same objects serve as the next commit's carried ones.
+        manifest.sequence_number = paper.sequence_number
+        if manifest.min_sequence_number == UNASSIGNED_SEQ:
+            manifest.min_sequence_number = paper.sequence_number
+        self._remember(manifest.manifest_path, kept)
+        return manifest
+
+    def _entries_of(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
+        held = self._entries.get(manifest.manifest_path)
+        if held is not None:
+            return held
+        return [_existing(entry, None) for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)]
+
+    def _remember(self, path: str, entries: list[ManifestEntry]) -> None:
+        self._entries[path] = entries
+        while sum(map(len, self._entries.values())) > _CACHED_ENTRIES:
+            self._entries.popitem(last=False)
+
+
+def write_list(paper: Paper, manifests: list[ManifestFile], parent: int | None, path: str) -> None:
+    """Write the manifest list of the attempt's snapshot to ``path``."""
+    paper.written.append(path)
+    with write_manifest_list(
+        format_version=paper.metadata.format_version,
+        output_file=paper.io.new_output(path),
+        snapshot_id=paper.snapshot_id,
+        parent_snapshot_id=parent,
+        sequence_number=paper.sequence_number,
+        avro_compression=paper.compression,  # type: ignore[arg-type]
+    ) as writer:
+        writer.add_manifests(manifests)
+
+
+def live_files(manifest: ManifestFile) -> int:
+    """How many live files a manifest lists."""
+    return (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+
+
+def _tier(files: int) -> int:
+    tier = 0
+    while files >= FANOUT:
+        files //= FANOUT
+        tier += 1
+    return tier
+
+
+def _due(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFile] | None:
+    """The manifests of the lowest tier that is full; delete manifests and those of other specs are left alone."""
+    tiers: dict[int, list[ManifestFile]] = {}
+    for manifest in manifests:
+        files = live_files(manifest)
+        mergeable = manifest.content == ManifestContent.DATA and manifest.partition_spec_id == spec_id
+        if mergeable and 0 < files < _LARGEST_MERGED:
+            tiers.setdefault(_tier(files), []).append(manifest)
+    return next((full for _, full in sorted(tiers.items()) if len(full) >= FANOUT), None)
+
+
+def _added(file: DataFile, snapshot_id: int) -> ManifestEntry:
+    return ManifestEntry.from_args(
+        status=ManifestEntryStatus.ADDED,
+        snapshot_id=snapshot_id,
+        sequence_number=None,
+        file_sequence_number=None,
+        data_file=file,
+    )
+
+
+def _existing(entry: ManifestEntry, assigned: int | None) -> ManifestEntry:
+    """``entry`` as a later manifest carries it; ``assigned`` stands in for a sequence number that was inherited."""
+    sequence, file_sequence = entry.sequence_number, entry.file_sequence_number
+    return ManifestEntry.from_args(
+        status=ManifestEntryStatus.EXISTING,
+        snapshot_id=entry.snapshot_id,
+        sequence_number=sequence if sequence is not None else assigned,
+        file_sequence_number=file_sequence if file_sequence is not None else assigned,
+        data_file=entry.data_file,
+    )

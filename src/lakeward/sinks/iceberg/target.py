@@ -1,0 +1,154 @@
+"""One Iceberg table as the loop sees it: `lakeward.stages.Target`."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import structlog
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from sqlalchemy.exc import IntegrityError
+
+from lakeward.clock import Clock
+from lakeward.errors import OperatorError
+from lakeward.layout import Layout
+from lakeward.outcomes import Batch, Found, Outcome, Staged
+from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
+from lakeward.sinks.iceberg.failures import translated
+from lakeward.sinks.iceberg.find import find, pipelines_of
+from lakeward.sinks.iceberg.handle import Handle
+from lakeward.sinks.iceberg.layout import partition_spec, sort_order
+from lakeward.sinks.iceberg.manifests import Manifests
+from lakeward.sinks.iceberg.schema import iceberg_schema
+from lakeward.sinks.iceberg.staging import Stager, discard
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+TABLE_DEFAULTS = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    # A metadata file a commit: without these two they would pile up for ever.
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    # PyIceberg's own retries commit a stale append again; this protects other programs that append with it.
+    "commit.retry.num-retries": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation."""
+
+    pipeline: str
+    table: tuple[str, ...]
+    layout: Layout = field(default_factory=Layout)
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class IcebergTarget:
+    """Finds, creates, stages, commits. One thread at a time, except `give_up`."""
+
+    def __init__(self, catalog: Catalog, settings: TargetSettings, clock: Clock, chance: random.Random) -> None:
+        self.settings = settings
+        self.name = ".".join(settings.table)
+        self._clock = clock
+        self._handle = Handle(catalog, settings.table, clock)
+        self._desk = Desk(settings.pipeline, self._handle, Manifests(), clock, chance, threading.Event())
+
+    def find(self) -> Found:
+        """See `Target.find`; ``others`` are the entries of other pipelines (PROTOCOL F4)."""
+        table = self._handle.load()
+        if table is None:
+            return Found(exists=False, entry=None)
+        parent_of = self._handle.parent_of(table)
+        others = pipelines_of(table.metadata) - {self.settings.pipeline}
+        entries = {name: find(table.metadata, name, parent_of).entry for name in sorted(others)}
+        own = find(table.metadata, self.settings.pipeline, parent_of)
+        return Found(
+            exists=True,
+            entry=own.entry,
+            at_head=own.depth in (0, None),
+            others={name: entry for name, entry in entries.items() if entry is not None},
+        )
+
+    def schema(self) -> pa.Schema | None:
+        """The table's columns as Arrow types; None where there is no table yet."""
+        table = self._handle.load()
+        return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
+
+    def create(self, schema: pa.Schema) -> None:
+        """See `Target.create`; the loser of a race takes the winner's table.
+
+        Raises:
+            SchemaMismatchError: the layout names a column that ``schema`` does not have.
+        """
+        if self._handle.load() is not None:
+            return
+        columns = iceberg_schema(schema)
+        spec, order = partition_spec(self.settings.layout, columns), sort_order(self.settings.layout, columns)
+        properties = {**TABLE_DEFAULTS, **self.settings.properties}
+        catalog, namespace = self._handle.catalog, self.settings.table[:-1]
+        try:
+            with translated(f"creating {self.name}", self._handle.address):
+                if not catalog.namespace_exists(namespace):
+                    self._create_namespace(namespace)
+                catalog.create_table(
+                    self.settings.table, columns, partition_spec=spec, sort_order=order, properties=properties
+                )
+            log.info("created", table=self.name, columns=len(schema))
+        except TableAlreadyExistsError:
+            log.info("already created", table=self.name)
+        self._handle.look()
+
+    def stage(self, batch: Batch) -> Staged:
+        """See `Target.stage`."""
+        began = self._clock.monotonic()
+        if batch.parts:
+            self.create(batch.parts[-1].schema)
+        return self._write(batch, self._handle.look() if batch.parts else self._handle.known(), batch.id, began)
+
+    def commit(self, staged: Staged) -> Outcome:
+        """See `Target.commit`."""
+        return Commit(self._desk, staged, self._restage, self._discard).run()
+
+    def give_up(self) -> None:
+        """See `Target.give_up`."""
+        self._desk.giving_up.set()
+
+    def maintain(self) -> None:
+        """See `Target.maintain`."""
+
+    def _create_namespace(self, namespace: tuple[str, ...]) -> None:
+        try:
+            self._handle.catalog.create_namespace(namespace)
+        except (NamespaceAlreadyExistsError, IntegrityError):
+            log.info("namespace already created", namespace=".".join(namespace))
+
+    def _restage(self, batch: Batch, table: Table, generation: int) -> Staged:
+        # Another name for the files: an attempt with the old ones may still land.
+        return self._write(batch, table, f"{batch.id}-{generation}", self._clock.monotonic())
+
+    def _write(self, batch: Batch, table: Table, commit_id: str, began: float) -> Staged:
+        rows = sum(part.num_rows for part in batch.parts)
+        files = Stager(table).stage(batch.parts, commit_id) if rows else []
+        written = sum(file.record_count for file in files)
+        if written != rows:
+            raise OperatorError(
+                f"{written} of {rows} rows were staged for {self.name}", "Nothing was committed. Please report this."
+            )
+        metadata = table.metadata
+        bound = StagedFiles(
+            files, str(metadata.table_uuid), metadata.current_schema_id, metadata.default_spec_id, began
+        )
+        return Staged(batch, bound, rows, sum(file.file_size_in_bytes for file in files))
+
+    @staticmethod
+    def _discard(table: Table, files: list[DataFile]) -> None:
+        discard(table.io, files)
