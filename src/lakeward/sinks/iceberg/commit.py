@@ -41,6 +41,7 @@ from lakeward.sinks.iceberg.find import (
 )
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.manifests import Manifests
+from lakeward.sinks.iceberg.upkeep import Upkeep
 
 T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -76,6 +77,7 @@ class Desk:
     clock: Clock
     chance: random.Random
     giving_up: threading.Event
+    upkeep: Upkeep
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ class Commit:
                 answer = self._send(table, attempt)
             else:
                 desk.manifests.landed(attempt.snapshot.snapshot_id, attempt.manifests)
+                desk.upkeep.committed(attempt.snapshot.snapshot_id, attempt.manifests)
                 receipt = self._receipt(attempt.snapshot, attempt.entry, totals_of(head_of(table.metadata)))
                 self._sweep(answer, receipt)
                 return receipt

@@ -86,6 +86,10 @@ class Handle:
         self._table = after
         return after
 
+    def forget(self) -> None:
+        """Load afresh next time."""
+        self._table = None
+
     def parent_of(self, table: Table) -> ParentOf:
         """Reads a parent from the header of the snapshot's manifest list."""
 

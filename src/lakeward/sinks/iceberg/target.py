@@ -21,13 +21,16 @@ from lakeward.errors import OperatorError
 from lakeward.layout import Layout
 from lakeward.outcomes import Batch, Found, Outcome, Staged
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
+from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
 from lakeward.sinks.iceberg.handle import Handle
+from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.schema import iceberg_schema
 from lakeward.sinks.iceberg.staging import Stager, discard
+from lakeward.sinks.iceberg.upkeep import Upkeep
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -44,12 +47,16 @@ TABLE_DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class TargetSettings:
-    """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation."""
+    """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation.
+
+    ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds.
+    """
 
     pipeline: str
     table: tuple[str, ...]
     layout: Layout = field(default_factory=Layout)
     properties: Mapping[str, str] = field(default_factory=dict)
+    keep_ms: int = 7 * DAY_MS
 
 
 class IcebergTarget:
@@ -60,7 +67,8 @@ class IcebergTarget:
         self.name = ".".join(settings.table)
         self._clock = clock
         self._handle = Handle(catalog, settings.table, clock)
-        self._desk = Desk(settings.pipeline, self._handle, Manifests(), clock, chance, threading.Event())
+        self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms)
+        self._desk = Desk(settings.pipeline, self._handle, Manifests(), clock, chance, threading.Event(), self._upkeep)
 
     def find(self) -> Found:
         """See `Target.find`; ``others`` are the entries of other pipelines (PROTOCOL F4)."""
@@ -82,6 +90,18 @@ class IcebergTarget:
         """The table's columns as Arrow types; None where there is no table yet."""
         table = self._handle.load()
         return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
+
+    def history(self) -> list[Record]:
+        """Every commit of the table that is known, oldest first; empty where there is no table.
+
+        Raises:
+            LedgerError: an entry cannot be read. UnreachableError: catalog or store do not answer.
+        """
+        table = self._handle.load()
+        if table is None:
+            return []
+        with translated(f"reading the history of {self.name}", table.location()):
+            return history(table, self.settings.pipeline)
 
     def create(self, schema: pa.Schema) -> None:
         """See `Target.create`; the loser of a race takes the winner's table.
@@ -124,6 +144,7 @@ class IcebergTarget:
 
     def maintain(self) -> None:
         """See `Target.maintain`."""
+        self._upkeep.run()
 
     def _create_namespace(self, namespace: tuple[str, ...]) -> None:
         try:

@@ -1,0 +1,128 @@
+"""Every commit of a table, from its retained snapshots and from the archive of expired ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import (
+    ADDED_DATA_FILES,
+    ADDED_FILE_SIZE,
+    ADDED_RECORDS,
+    DELETED_DATA_FILES,
+    DELETED_RECORDS,
+    REMOVED_FILE_SIZE,
+    TOTAL_DATA_FILES,
+    TOTAL_FILE_SIZE,
+    TOTAL_RECORDS,
+)
+
+from lakeward.ledger import LedgerEntry, decode, key_of
+from lakeward.outcomes import Totals
+from lakeward.sinks.iceberg.archive import Archived, read_all
+from lakeward.sinks.iceberg.find import head_of
+from lakeward.sinks.iceberg.handle import recorded_parent
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One commit. ``operation`` is Iceberg's word; times are milliseconds since the epoch.
+
+    ``entry`` is what it says about the pipeline: with a claim where the pipeline made it, carried where another
+    did, None for a foreign commit. ``retained``: it can still be read and rolled back to. ``on_ancestry``: it led to
+    the head; the others were rewound, or lie beyond a link that nothing proves.
+    """
+
+    snapshot_id: int
+    parent_id: int | None
+    sequence_number: int
+    operation: str
+    committed_ms: int
+    entry: LedgerEntry | None
+    added: Totals
+    removed: Totals
+    before: Totals
+    after: Totals
+    retained: bool
+    on_ancestry: bool
+
+
+def history(table: Table, pipeline: str) -> list[Record]:
+    """Every commit that is known, oldest first by sequence number.
+
+    Raises:
+        LedgerError: an entry or the archive's pointer cannot be read (PROTOCOL I8).
+    """
+    metadata = table.metadata
+    known = {archived.snapshot_id: archived for archived in read_all(table.io, metadata)}
+    retained = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+    known.update({key: Archived.of(snapshot, {}) for key, snapshot in retained.items()})
+    parents = _parents(table, known)
+    head = head_of(metadata)
+    lineage: set[int] = set()
+    at = head.snapshot_id if head is not None else None
+    while at is not None and at in known and at not in lineage:
+        lineage.add(at)
+        at = parents.get(at)
+    uuid = str(metadata.table_uuid)
+    rows = sorted(known.values(), key=lambda row: (row.sequence_number, row.time_ms))
+    return [
+        _record(row, parents.get(row.snapshot_id), _entry(row, pipeline, uuid), row.snapshot_id in retained, lineage)
+        for row in rows
+    ]
+
+
+def _parents(table: Table, known: Mapping[int, Archived]) -> dict[int, int]:
+    """Each snapshot's parent: as recorded, or as its archived parent names it, or as its manifest list does.
+
+    Expiry may blank the parent of a snapshot in the metadata.
+    """
+    parents = {row.child: row.snapshot_id for row in known.values() if row.child is not None}
+    parents.update({key: row.parent_id for key, row in known.items() if row.parent_id is not None})
+    for snapshot in table.metadata.snapshots:
+        if snapshot.snapshot_id not in parents:
+            parent = recorded_parent(table, snapshot)
+            if parent is not None:
+                parents[snapshot.snapshot_id] = parent
+    return parents
+
+
+def _entry(row: Archived, pipeline: str, uuid: str) -> LedgerEntry | None:
+    text = row.summary.get(key_of(pipeline))
+    entry = decode(text, f"snapshot {row.snapshot_id}") if text is not None else None
+    return entry if entry is not None and entry.table == uuid else None
+
+
+def _record(
+    row: Archived,
+    parent: int | None,
+    entry: LedgerEntry | None,
+    retained: bool,
+    lineage: set[int],  # noqa: FBT001
+) -> Record:
+    added = _totals(row.summary, ADDED_RECORDS, ADDED_DATA_FILES, ADDED_FILE_SIZE)
+    removed = _totals(row.summary, DELETED_RECORDS, DELETED_DATA_FILES, REMOVED_FILE_SIZE)
+    after = _totals(row.summary, TOTAL_RECORDS, TOTAL_DATA_FILES, TOTAL_FILE_SIZE)
+    return Record(
+        snapshot_id=row.snapshot_id,
+        parent_id=parent,
+        sequence_number=row.sequence_number,
+        operation=row.operation,
+        committed_ms=row.time_ms,
+        entry=entry,
+        added=added,
+        removed=removed,
+        before=Totals(
+            after.rows - added.rows + removed.rows,
+            after.files - added.files + removed.files,
+            after.bytes - added.bytes + removed.bytes,
+        ),
+        after=after,
+        retained=retained,
+        on_ancestry=row.snapshot_id in lineage,
+    )
+
+
+def _totals(summary: Mapping[str, str], rows: str, files: str, size: str) -> Totals:
+    return Totals(int(summary.get(rows, 0)), int(summary.get(files, 0)), int(summary.get(size, 0)))
