@@ -1,0 +1,109 @@
+"""The real servers as fixtures: each starts when a test first asks for it and is shared by the whole session."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the `servers` package lies in the repository root
+
+from servers.iceberg_rest import IcebergRest
+from servers.kafka import Kafka, KafkaOptions
+from servers.minio import Minio
+from servers.postgres import Postgres
+from servers.process import Server
+from servers.releases import NotInstalledError
+from servers.schema_registry import SchemaRegistry
+
+S = TypeVar("S", bound=Server)
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.servers)
+
+
+@pytest.fixture(scope="session")
+def servers_directory() -> Iterator[Path]:
+    """Data and logs of all servers, gone after the session."""
+    directory = Path(tempfile.mkdtemp(prefix="lakeward-servers-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(servers_directory: Path) -> Iterator[Kafka]:
+    """The shared broker; never stop, pause or kill it: take `own_kafka` for that."""
+    yield from _running(lambda: Kafka(servers_directory / "kafka"))
+
+
+@pytest.fixture(scope="session")
+def schema_registry(servers_directory: Path) -> Iterator[SchemaRegistry]:
+    yield from _running(lambda: SchemaRegistry(servers_directory / "schema-registry"))
+
+
+@pytest.fixture(scope="session")
+def s3(servers_directory: Path) -> Iterator[Minio]:
+    yield from _running(lambda: Minio(servers_directory / "s3"))
+
+
+@pytest.fixture(scope="session")
+def iceberg_rest(servers_directory: Path, s3: Minio) -> Iterator[IcebergRest]:
+    """The shared REST catalog; its tables live in the bucket `warehouse` of `s3`."""
+    yield from _running(lambda: IcebergRest(servers_directory / "iceberg-rest", s3))
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_directory: Path) -> Iterator[Postgres]:
+    yield from _running(lambda: Postgres(servers_directory / "postgres"))
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """A broker for one test, to be killed, paused and restarted at will."""
+    yield from _running(lambda: Kafka(tmp_path / "kafka", KafkaOptions(crash_tests=True)))
+
+
+@pytest.fixture
+def fresh_topic() -> str:
+    """A topic name that no other test uses; the topic does not exist yet."""
+    return _fresh("topic", "-")
+
+
+@pytest.fixture
+def fresh_namespace() -> str:
+    """A namespace that no other test uses; it does not exist yet."""
+    return _fresh("namespace", "_")
+
+
+@pytest.fixture
+def fresh_bucket(s3: Minio) -> str:
+    """An empty bucket in `s3`."""
+    return s3.create_bucket(_fresh("bucket", "-"))
+
+
+def _running(make: Callable[[], S]) -> Iterator[S]:
+    try:
+        server = make()
+    except NotInstalledError as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    server.start()
+    yield server
+    server.kill()
+
+
+def _fresh(kind: str, joint: str) -> str:
+    return f"{kind}{joint}{os.getpid()}{joint}{next(_numbers)}"
