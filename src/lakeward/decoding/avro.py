@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from lakeward.decoding import avro_native, native
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_columns import allocate, arrays
+from lakeward.decoding.avro_native import HEADER
 from lakeward.decoding.avro_program import Program, generate
 from lakeward.decoding.avro_schema import Record, parse
 from lakeward.decoding.code_cache import CodeCache
 from lakeward.decoding.registry import RegistryClient
-from lakeward.records import NULL, Decoded, DecodedPart, RawBatch, Reject
+from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
 
-HEADER = 5
-"""Bytes in front of the value: magic and schema id."""
+OTHER = np.int8(-2)
+"""The status of messages that the program passed over."""
 CHUNK_ROWS = 32_768
 CHUNK_BYTES = 16 << 20
 """Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits and
@@ -56,37 +57,23 @@ class AvroDecoder:
             SchemaMismatchError: a schema uses what is not available; names its id and the field.
         """
         values = raw.values
-        length = values.length.astype(np.int64)
-        skipped = np.flatnonzero(length == NULL)
-        framed = length >= HEADER
-        rejects = [
-            Reject(int(i), "too-short", f"{int(length[i])} bytes are less than the header of {HEADER}")
-            for i in np.flatnonzero(~framed & (length != NULL))
-        ]
-        candidates = np.flatnonzero(framed)
-        start = values.start[candidates]
-        magic = values.data[start] == 0
-        rejects += [
-            Reject(int(i), "wrong-magic", "the first byte is not 0, so this is no message of a Schema Registry client")
-            for i in candidates[~magic]
-        ]
-        candidates, start = candidates[magic], start[magic]
-        ids = np.zeros(len(start), np.int64)
-        for k in range(1, HEADER):
-            ids = (ids << 8) | values.data[start + k]
-        parts = []
-        for schema_id in _distinct(ids):
-            index = candidates if len(ids) == 0 else candidates[ids == schema_id]
+        parts: list[DecodedPart] = []
+        rejects: list[Reject] = []
+        rest = np.arange(len(values))
+        guess = _first_id(values)
+        shape = None if guess is None else self._shape(guess)
+        if guess is not None and shape is not None:  # most batches have one schema id and nothing else
+            rest = shape.decode(values, None, guess, parts, rejects)
+        framed = _frame(values, rest)
+        rejects += framed.rejects
+        for schema_id, index in _by_schema(framed):
             shape = self._shape(schema_id)
             if shape is None:
                 reason = f"the registry knows no schema with id {schema_id}"
                 rejects += [Reject(int(i), "unknown-schema-id", reason, schema_id) for i in index]
-                continue
-            part, failed = shape.decode(raw, index, schema_id)
-            rejects += failed
-            if len(part.index):
-                parts.append(part)
-        return Decoded(parts, sorted(rejects, key=lambda reject: reject.index), skipped)
+            else:
+                shape.decode(values, index, schema_id, parts, rejects)
+        return Decoded(parts, sorted(rejects, key=lambda reject: reject.index), framed.skipped)
 
     def schema(self, topic: str) -> pa.Schema | None:
         """The latest schema of subject ``<topic>-value``; None where there is no such subject. Raises as `decode`."""
@@ -115,29 +102,35 @@ class Shape:
     def of(record: Record, code: CodeCache) -> Shape:
         """Compile the program for ``record``."""
         program = generate(record)
-        none = np.empty(0, np.uint64)
 
         def warm_up(function: Callable[..., Any]) -> None:
-            _run(Shape(program, schema, function), np.empty(0, np.uint8), none, none)
+            _run(Shape(program, schema, function), Blobs.of(()), 0)
 
         schema = arrow_schema(record)
         depends = inspect.getsource(native) + inspect.getsource(avro_native)
         return Shape(program, schema, code.function(program.source, depends=depends, warm_up=warm_up))
 
-    def decode(self, raw: RawBatch, index: NDInt, schema_id: int) -> tuple[DecodedPart, list[Reject]]:
-        """The rows of the messages ``index`` (ascending) of ``raw``, and those that are none."""
-        first = (raw.values.start[index] + HEADER).astype(np.uint64)
-        last = (raw.values.start[index] + raw.values.length[index]).astype(np.uint64)
-        batches, kept, rejects = [], [], []
-        for low, high in _chunks(last - first):
-            run = _run(self, raw.values.data, first[low:high], last[low:high])
+    def decode(
+        self, values: Blobs, index: NDInt | None, schema_id: int, parts: list[DecodedPart], rejects: list[Reject]
+    ) -> NDInt:
+        """Decode the messages ``index`` (ascending; None: all) that are framed with ``schema_id``.
+
+        Adds their rows to ``parts``, and those that are damaged to ``rejects``. Returns the indices of the others.
+        """
+        chosen = values if index is None else values.select(index)
+        batches, rows, others = [], [], []
+        for low, high in _chunks(chosen.length):
+            run = _run(self, Blobs(chosen.data, chosen.start[low:high], chosen.length[low:high]), schema_id)
+            place = np.arange(low, high) if index is None else index[low:high]
             batches.append(pa.RecordBatch.from_arrays(run.arrays, schema=self.schema))
-            kept.append(index[low:high][run.rows])
-            rejects += [
-                self._reject(int(index[low + m]), int(run.status[m]), int(run.where[m]), schema_id)
-                for m in np.flatnonzero(run.status >= 0)
-            ]
-        return DecodedPart(pa.Table.from_batches(batches, self.schema), np.concatenate(kept)), rejects
+            rows.append(place if len(run.rows) == high - low else place[run.rows])
+            others.append(place[run.status == OTHER])
+            failed = np.flatnonzero(run.status >= 0)
+            rejects += [self._reject(int(place[m]), int(run.status[m]), int(run.where[m]), schema_id) for m in failed]
+        decoded = _joined(rows)
+        if len(decoded):
+            parts.append(DecodedPart(pa.Table.from_batches(batches, self.schema), decoded))
+        return _joined(others)
 
     def _reject(self, index: int, status: int, where: int, schema_id: int) -> Reject:
         code, reason = avro_native.FAILURES[status]
@@ -147,7 +140,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """What a program made of some messages: columns, which message each row is, and how the others failed."""
+    """What a program made of some messages: columns, which message each row is, and how the others ended."""
 
     arrays: list[pa.Array]
     rows: NDInt
@@ -155,40 +148,92 @@ class _Ran:
     where: NDArray[np.int32]
 
 
-def _run(shape: Shape, data: NDArray[np.uint8], first: NDArray[np.uint64], last: NDArray[np.uint64]) -> _Ran:
+def _run(shape: Shape, values: Blobs, schema_id: int) -> _Ran:
     program = shape.program
-    messages = len(first)
-    buffers = allocate(program, messages, int((last - first).sum()))
-    status = np.full(messages, -1, np.int8)
+    messages = len(values)
+    size = int(values.length.sum(dtype=np.int64)) + messages  # at least what they hold: a null counts as -1
+    buffers = allocate(program, messages, size)
+    status = np.full(messages, OTHER, np.int8)
     where = np.zeros(messages, np.int32)
     rows = np.empty(messages, np.int64)
     counts = np.zeros(len(program.smallest), np.int64)
-    payload = data.view()
-    payload.flags.writeable = False  # read-only arrays are a type of their own to numba: one program, not two
     symbols = np.array(program.symbols, np.int64)
-    shape.function(payload, first, last, status, where, rows, counts, symbols, *buffers)
+    data, start, length = _read_only(values.data), _read_only(values.start), _read_only(values.length)
+    shape.function(data, start, length, np.uint64(schema_id), status, where, rows, counts, symbols, *buffers)
     return _Ran(arrays(program, buffers, counts), rows[: counts[0]], status, where)
 
 
-def _distinct(ids: NDInt) -> list[int]:
-    """The ids, in the order in which they first appear."""
-    if len(ids) == 0:
-        return []
-    if (ids == ids[0]).all():
-        return [int(ids[0])]
-    found, first = np.unique(ids, return_index=True)
-    return [int(i) for i in found[np.argsort(first)]]
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of one type, whatever the source hands over: numba compiles a program for each type that it meets."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
-def _chunks(sizes: NDArray[np.uint64]) -> list[tuple[int, int]]:
+def _first_id(values: Blobs) -> int | None:
+    """The schema id of the first message that has room for one, if it has one."""
+    room = values.length >= HEADER
+    if not room.any():
+        return None
+    start = int(values.start[room.argmax()])
+    header = values.data[start : start + HEADER].tobytes()
+    return None if header[0] else int.from_bytes(header[1:], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _Framed:
+    """Messages with a header: their indices, and their schema ids."""
+
+    index: NDInt
+    ids: NDArray[np.uint32]
+    rejects: list[Reject]
+    skipped: NDInt
+
+
+def _frame(values: Blobs, rest: NDInt) -> _Framed:
+    """Look at the headers of the messages ``rest``."""
+    length = values.length[rest]
+    rejects = [
+        Reject(int(i), "too-short", f"{values.length[i]} bytes are less than the header of {HEADER}")
+        for i in rest[(length < HEADER) & (length != NULL)]
+    ]
+    index = rest[length >= HEADER]
+    magic = values.data[values.start[index]]
+    rejects += [
+        Reject(int(i), "wrong-magic", "the first byte is not 0, so no Schema Registry client has written this message")
+        for i in index[magic != 0]
+    ]
+    index = index[magic == 0]
+    ids = np.empty((len(index), 4), np.uint8)
+    for k in range(4):
+        ids[:, k] = values.data[values.start[index] + 1 + k]
+    return _Framed(index, ids.view(">u4").ravel().astype(np.uint32), rejects, rest[length == NULL])
+
+
+def _by_schema(framed: _Framed) -> Iterator[tuple[int, NDInt]]:
+    """Schema ids, in the order in which they first appear, with the indices of their messages."""
+    ids, first, which = np.unique(framed.ids, return_index=True, return_inverse=True)
+    groups = np.split(framed.index[np.argsort(which, kind="stable")], np.cumsum(np.bincount(which))[:-1])
+    for k in np.argsort(first):
+        yield int(ids[k]), groups[k]
+
+
+def _joined(pieces: list[NDInt]) -> NDInt:
+    return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
+
+
+def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
     """Runs of messages within the bounds of a chunk, at least one message each."""
-    ends = np.cumsum(sizes)
-    runs = []
-    low = 0
-    while low < len(sizes):
-        before = int(ends[low - 1]) if low else 0
-        high = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
-        high = min(max(high, low + 1), low + CHUNK_ROWS)
-        runs.append((low, high))
-        low = high
-    return runs
+    for low in range(0, len(length), CHUNK_ROWS):
+        high = min(low + CHUNK_ROWS, len(length))
+        sizes = length[low:high].astype(np.int64) + 1  # so that nulls (-1) count as nothing
+        if sizes.sum() <= CHUNK_BYTES:
+            yield low, high
+            continue
+        ends = np.cumsum(sizes)
+        done = 0
+        while done < high - low:
+            before = int(ends[done - 1]) if done else 0
+            upto = max(done + 1, int(np.searchsorted(ends, before + CHUNK_BYTES, side="right")))
+            yield low + done, low + upto
+            done = upto

@@ -44,19 +44,20 @@ def arrow_type(node: Node) -> pa.DataType:
     """The Arrow type of one Avro type."""
     match node:
         case Scalar(kind):
-            return SCALARS[kind]
+            found = SCALARS[kind]
         case Fixed(size):
-            return pa.binary(size)
+            found = pa.binary(size)
         case Enum():
-            return pa.string()
+            found = pa.string()
         case Decimal(precision, scale):
-            return pa.decimal128(precision, scale)
+            found = pa.decimal128(precision, scale)
         case Array(items):
-            return pa.list_(pa.field("element", arrow_type(items), nullable(items)))
+            found = pa.list_(pa.field("element", arrow_type(items), nullable(items)))
         case Union(value):
-            return arrow_type(value)
+            found = arrow_type(value)
         case Record():
-            return pa.struct(_fields(node))
+            found = pa.struct(_fields(node))
+    return found
 
 
 def nullable(node: Node) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakeward.decoding.avro_arrow import arrow_type
-from lakeward.decoding.avro_native import MAX_SIZELESS_ITEMS
+from lakeward.decoding.avro_native import MAX_SIZELESS_ITEMS, WORD_SLACK
 from lakeward.decoding.avro_program import Column, Extent, Program, Slot
 from lakeward.decoding.avro_schema import Array, Decimal, Enum, Fixed, Record, Scalar
 
@@ -22,7 +22,9 @@ def allocate(program: Program, messages: int, size: int) -> list[NDArray[Any]]:
 
     Memory that stays unwritten is address space only.
     """
-    items = [messages] + [size // least if least else messages * int(MAX_SIZELESS_ITEMS) for least in program.smallest[1:]]
+    items = [messages] + [
+        size // least if least else messages * int(MAX_SIZELESS_ITEMS) for least in program.smallest[1:]
+    ]
     return [_buffer(slot, items[slot.scope], size) for slot in program.slots]
 
 
@@ -34,7 +36,7 @@ def arrays(program: Program, buffers: Buffers, counts: NDArray[np.int64]) -> lis
 def _buffer(slot: Slot, items: int, size: int) -> NDArray[Any]:
     match slot.extent:
         case Extent.BYTES:
-            return np.empty(size, slot.dtype)
+            return np.empty(size + WORD_SLACK, slot.dtype)
         case Extent.OFFSETS:
             buffer = np.empty(items + 1, slot.dtype)
             buffer[0] = 0

@@ -7,10 +7,27 @@ A failure is returned in place of ``p``: a number near 2**64, so beyond every ``
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any
 
-from lakeward.decoding.native import EIGHT, ONE, SIGN, TWO, ZERO, big_endian, is_utf8
+import numpy as np
+from numpy.typing import NDArray
+
+from lakeward.decoding.native import (
+    EIGHT,
+    ONE,
+    SIGN,
+    SIXTEEN,
+    TWO,
+    ZERO,
+    Bytes,
+    Word,
+    big_endian,
+    compiled,
+    inlined,
+    is_utf8,
+    load,
+    store,
+)
 
 FAILURES = (
     ("trailing-bytes", "bytes are left over after the last field"),
@@ -47,8 +64,24 @@ INVALID_UUID = ~np.uint64(13)
 MAX_SIZELESS_ITEMS = np.uint64(4096)
 """How many array items that take no bytes (nulls, empty records) one message may hold."""
 
+HEADER = 5
+"""Bytes in front of every value: magic and schema id."""
+WORD_SLACK = 8
+"""Bytes that a buffer of text needs behind its content."""
+
+BITS = np.uint64(63)
+HIGH_BITS = np.uint64(0x8080808080808080)
+LOW_BITS = ~HIGH_BITS
+LOWEST_BITS = np.uint64(0x0101010101010101)
+TOP_BYTE = np.uint64(56)
+# Seven bits of each byte move together: bytes to pairs, pairs to fours, fours to one number.
+PAIR_LOW, PAIR_HIGH = np.uint64(0x007F007F007F007F), np.uint64(0x7F007F007F007F00)
+QUAD_LOW, QUAD_HIGH = np.uint64(0x00003FFF00003FFF), np.uint64(0x3FFF00003FFF0000)
+BYTES_LOW, PAIRS_LOW = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
+HALF = np.uint64(32)
 NOTHING = np.int64(0)
 SEVEN = np.uint64(7)
+HYPHEN = 0x2D
 UUID_LENGTH = np.uint64(36)
 MAX_MILLIS = np.int64((2**63 - 1) // 1000)
 THOUSAND = np.int64(1000)
@@ -59,32 +92,65 @@ DAY_MILLIS = np.int64(86_400_000)
 DAY_MICROS = np.int64(86_400_000_000)
 
 
-@njit(nogil=True, forceinline=True)
-def varint(b, p, end):
+@inlined
+def framed(b: Bytes, p: Word, length: np.int32, schema_id: Word) -> bool:
+    """Whether ``length`` bytes at ``p`` begin with Confluent's header for ``schema_id``."""
+    if length < HEADER or b[p] != 0:
+        return False
+    found = ZERO
+    for k in range(1, 5):
+        found = (found << EIGHT) | np.uint64(b[p + np.uint64(k)])
+    return bool(found == schema_id)
+
+
+@inlined
+def varint(b: Bytes, p: Word, end: Word) -> tuple[np.int64, Word]:
     """A zigzag number of up to 64 bits, and the next ``p``."""
     if p >= end:
         return NOTHING, TRUNCATED
     c = b[p]
-    p += ONE
-    x = np.uint64(c & 127)
-    if c >= 128:
-        shift = SEVEN
-        while True:
-            if p >= end:
+    if c < 128:
+        p += ONE
+        x = np.uint64(c)
+    elif np.uint64(b.size) - p < EIGHT:
+        x, p = bytewise(b, p, end)
+    else:
+        word = load(b, p)
+        ends = ~word & HIGH_BITS
+        if ends == ZERO:  # nine bytes or ten
+            x, p = bytewise(b, p, end)
+        else:
+            mask = ends ^ (ends - ONE)  # up to the first byte without its high bit
+            x = word & mask & LOW_BITS
+            x = (x & PAIR_LOW) | ((x & PAIR_HIGH) >> ONE)
+            x = (x & QUAD_LOW) | ((x & QUAD_HIGH) >> TWO)
+            x = (x & np.uint64(0x0FFFFFFF)) | ((x & np.uint64(0x0FFFFFFF00000000)) >> FOUR)
+            p += ((mask & LOWEST_BITS) * LOWEST_BITS) >> TOP_BYTE
+            if p > end:
                 return NOTHING, TRUNCATED
-            c = b[p]
-            p += ONE
-            if shift == SIGN and c > 1:
-                return NOTHING, VARINT_TOO_LONG
-            x |= np.uint64(c & 127) << shift
-            if c < 128:
-                break
-            shift += SEVEN
     return np.int64(x >> ONE) ^ -np.int64(x & ONE), p
 
 
-@njit(nogil=True, forceinline=True)
-def size(b, p, end):
+@compiled
+def bytewise(b: Bytes, p: Word, end: Word) -> tuple[Word, Word]:
+    """What `varint` does, byte by byte, before the zigzag."""
+    x = ZERO
+    shift = ZERO
+    while True:
+        if p >= end:
+            return ZERO, TRUNCATED
+        c = b[p]
+        p += ONE
+        if shift == SIGN and c > 1:
+            return ZERO, VARINT_TOO_LONG
+        x |= np.uint64(c & 127) << shift
+        if c < 128:
+            return x, p
+        shift += SEVEN
+
+
+@inlined
+def size(b: Bytes, p: Word, end: Word) -> tuple[Word, Word]:
     """A length in bytes that fits into what is left, and the next ``p``."""
     x, p = varint(b, p, end)
     if p > end:
@@ -96,8 +162,8 @@ def size(b, p, end):
     return np.uint64(x), p
 
 
-@njit(nogil=True, forceinline=True)
-def branch(b, p, end, branches):
+@inlined
+def branch(b: Bytes, p: Word, end: Word, branches: int) -> tuple[np.int64, Word]:
     """The branch of a union, and the next ``p``."""
     x, p = varint(b, p, end)
     if p <= end and (x < 0 or x >= branches):
@@ -105,8 +171,8 @@ def branch(b, p, end, branches):
     return x, p
 
 
-@njit(nogil=True, forceinline=True)
-def block(b, p, end, smallest, so_far):
+@inlined
+def block(b: Bytes, p: Word, end: Word, smallest: Word, so_far: Word) -> tuple[Word, Word]:
     """How many items the next block of an array holds (0: the array ends here), and the next ``p``.
 
     ``smallest`` is the least number of bytes an item takes; ``so_far`` counts the message's items before this block.
@@ -128,8 +194,8 @@ def block(b, p, end, smallest, so_far):
     return count, p
 
 
-@njit(nogil=True, forceinline=True)
-def boolean(b, p, end, out, i):
+@inlined
+def boolean(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A boolean, as one byte."""
     if p >= end:
         return TRUNCATED
@@ -139,8 +205,8 @@ def boolean(b, p, end, out, i):
     return p + ONE
 
 
-@njit(nogil=True, forceinline=True)
-def int32(b, p, end, out, i):
+@inlined
+def int32(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """An int, or days since 1970-01-01."""
     x, p = varint(b, p, end)
     if p > end:
@@ -151,16 +217,16 @@ def int32(b, p, end, out, i):
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def int64(b, p, end, out, i):
+@inlined
+def int64(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A long."""
     x, p = varint(b, p, end)
     out[i] = x
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def millis(b, p, end, out, i):
+@inlined
+def millis(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A timestamp of milliseconds, as microseconds."""
     x, p = varint(b, p, end)
     if p > end:
@@ -171,8 +237,8 @@ def millis(b, p, end, out, i):
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def time_millis(b, p, end, out, i):
+@inlined
+def time_millis(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A time of day in milliseconds, as microseconds."""
     x, p = varint(b, p, end)
     if p > end:
@@ -183,8 +249,8 @@ def time_millis(b, p, end, out, i):
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def time_micros(b, p, end, out, i):
+@inlined
+def time_micros(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A time of day in microseconds."""
     x, p = varint(b, p, end)
     if p > end:
@@ -195,8 +261,8 @@ def time_micros(b, p, end, out, i):
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def float32(b, p, end, out, i):
+@inlined
+def float32(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A float, as its four bytes."""
     if end - p < FOUR:
         return TRUNCATED
@@ -207,55 +273,66 @@ def float32(b, p, end, out, i):
     return p + FOUR
 
 
-@njit(nogil=True, forceinline=True)
-def float64(b, p, end, out, i):
+@inlined
+def float64(b: Bytes, p: Word, end: Word, out: NDArray[Any], i: Word) -> Word:
     """A double, as its eight bytes."""
     if end - p < EIGHT:
         return TRUNCATED
-    x = np.uint64(0)
-    for k in range(8):
-        x |= np.uint64(b[p + np.uint64(k)]) << np.uint64(8 * k)
-    out[i] = x
+    out[i] = load(b, p)
     return p + EIGHT
 
 
-@njit(nogil=True, forceinline=True)
-def binary(b, p, end, offsets, data, i):
+@inlined
+def copy(b: Bytes, p: Word, n: Word, data: Bytes, q: Word) -> Word:
+    """Copy ``n`` bytes, in words where ``b`` has them: up to seven more, which `WORD_SLACK` makes room for.
+
+    Returns a number with a high bit set in any byte where one of the copied bytes may be beyond ASCII.
+    """
+    seen = ZERO
+    k = ZERO
+    if np.uint64(b.size) - p < n + EIGHT:
+        while k < n:
+            data[q + k] = b[p + k]
+            seen |= np.uint64(b[p + k])
+            k += ONE
+        return seen
+    while n - k > EIGHT:
+        word = load(b, p + k)
+        store(data, q + k, word)
+        seen |= word
+        k += EIGHT
+    word = load(b, p + k)
+    store(data, q + k, word)
+    return seen | word & (~ZERO >> ((EIGHT - n + k) * EIGHT & BITS))
+
+
+@inlined
+def binary(b: Bytes, p: Word, end: Word, offsets: NDArray[np.int32], data: Bytes, i: Word) -> Word:
     """Bytes of any length."""
     n, p = size(b, p, end)
     if p > end:
         return p
     q = np.uint64(offsets[i])
-    k = ZERO
-    while k < n:
-        data[q + k] = b[p + k]
-        k += ONE
+    copy(b, p, n, data, q)
     offsets[i + ONE] = np.int32(q + n)
     return p + n
 
 
-@njit(nogil=True, forceinline=True)
-def string(b, p, end, offsets, data, i):
+@inlined
+def string(b: Bytes, p: Word, end: Word, offsets: NDArray[np.int32], data: Bytes, i: Word) -> Word:
     """A string; only one with a byte beyond ASCII is looked at twice."""
     n, p = size(b, p, end)
     if p > end:
         return p
     q = np.uint64(offsets[i])
-    seen = np.uint8(0)
-    k = ZERO
-    while k < n:
-        c = b[p + k]
-        data[q + k] = c
-        seen |= c
-        k += ONE
-    if seen >= 128 and not is_utf8(data, q, q + n):
+    if copy(b, p, n, data, q) & HIGH_BITS and not is_utf8(data, q, q + n):
         return INVALID_UTF8
     offsets[i + ONE] = np.int32(q + n)
     return p + n
 
 
-@njit(nogil=True)
-def uuid(b, p, end, offsets, data, i):
+@compiled
+def uuid(b: Bytes, p: Word, end: Word, offsets: NDArray[np.int32], data: Bytes, i: Word) -> Word:
     """A string that writes a uuid in its canonical form, in either case."""
     n, p = size(b, p, end)
     if p > end:
@@ -266,18 +343,17 @@ def uuid(b, p, end, offsets, data, i):
     for k in range(36):
         c = b[p + np.uint64(k)]
         if k in (8, 13, 18, 23):
-            valid = c == 0x2D  # hyphen
-        else:
-            valid = 0x30 <= c <= 0x39 or 0x41 <= c <= 0x46 or 0x61 <= c <= 0x66  # 0-9 A-F a-f
-        if not valid:
+            if c != HYPHEN:
+                return INVALID_UUID
+        elif not (0x30 <= c <= 0x39 or 0x41 <= c <= 0x46 or 0x61 <= c <= 0x66):  # 0-9 A-F a-f
             return INVALID_UUID
         data[q + np.uint64(k)] = c
     offsets[i + ONE] = np.int32(q + n)
     return p + n
 
 
-@njit(nogil=True, forceinline=True)
-def fixed(b, p, end, width, out, i):
+@inlined
+def fixed(b: Bytes, p: Word, end: Word, width: Word, out: NDArray[Any], i: Word) -> Word:
     """Bytes of a declared length."""
     if end - p < width:
         return TRUNCATED
@@ -289,16 +365,16 @@ def fixed(b, p, end, width, out, i):
     return p + width
 
 
-@njit(nogil=True, forceinline=True)
-def room(p, end, width):
+@inlined
+def room(p: Word, end: Word, width: Word) -> tuple[Word, Word]:
     """``width`` and ``p``, where so many bytes are left."""
     if end - p < width:
         return ZERO, TRUNCATED
     return width, p
 
 
-@njit(nogil=True, forceinline=True)
-def symbol(b, p, end, symbols, out, i):
+@inlined
+def symbol(b: Bytes, p: Word, end: Word, symbols: np.int64, out: NDArray[Any], i: Word) -> Word:
     """The index of an enum's symbol."""
     x, p = varint(b, p, end)
     if p > end:
@@ -309,21 +385,28 @@ def symbol(b, p, end, symbols, out, i):
     return p
 
 
-@njit(nogil=True, forceinline=True)
-def short_unscaled(b, p, n, limit, out, i):
+@inlined
+def short_unscaled(b: Bytes, p: Word, n: Word, limit: Word, out: NDArray[Any], i: Word) -> Word:
     """A decimal of at most 18 digits, from ``n`` bytes at ``p``: Arrow's two words, the low one first."""
     if n > EIGHT:
         high, low, fits = big_endian(b, p, n, ZERO, limit)
         if not fits:
             return DECIMAL_OVERFLOW
     else:
-        low = ZERO
-        if n > ZERO and b[p] >= 128:
-            low = ~low
-        k = ZERO
-        while k < n:
-            low = (low << EIGHT) | np.uint64(b[p + k])
-            k += ONE
+        if n == ZERO:
+            low = ZERO
+        elif np.uint64(b.size) - p >= EIGHT:
+            word = load(b, p)
+            word = ((word & BYTES_LOW) << EIGHT) | ((word >> EIGHT) & BYTES_LOW)
+            word = ((word & PAIRS_LOW) << SIXTEEN) | ((word >> SIXTEEN) & PAIRS_LOW)
+            word = (word << HALF) | (word >> HALF)  # the first byte is now the highest
+            low = np.uint64(np.int64(word) >> np.int64((EIGHT - n) * EIGHT))
+        else:
+            low = ~ZERO if b[p] >= 128 else ZERO
+            k = ZERO
+            while k < n:
+                low = (low << EIGHT) | np.uint64(b[p + k])
+                k += ONE
         high = ZERO
         if low >> SIGN:
             high = ~high
@@ -335,8 +418,8 @@ def short_unscaled(b, p, n, limit, out, i):
     return p + n
 
 
-@njit(nogil=True)
-def unscaled(b, p, n, limit, out, i):
+@compiled
+def unscaled(b: Bytes, p: Word, n: Word, limit: tuple[Word, Word], out: NDArray[Any], i: Word) -> Word:
     """A decimal of up to 38 digits, from ``n`` bytes at ``p``; ``limit`` is (high, low) of the first one too big."""
     high, low, fits = big_endian(b, p, n, limit[0], limit[1])
     if not fits:

@@ -22,8 +22,8 @@ HEADER = '''\
 import numpy as np
 
 from lakeward.decoding.avro_native import (
-    binary, block, boolean, branch, fixed, float32, float64, int32, int64, millis, room, short_unscaled, size, string,
-    symbol, time_micros, time_millis, unscaled, uuid,
+    HEADER, binary, block, boolean, branch, fixed, float32, float64, framed, int32, int64, millis, room, short_unscaled,
+    size, string, symbol, time_micros, time_millis, unscaled, uuid,
 )
 
 ZERO = np.uint64(0)
@@ -70,7 +70,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where the values of one type lie: ``node`` is never a union, ``valid`` is its slot of bytes that are 0 for null."""
+    """Where the values of a type, never a union, lie; ``valid`` is the slot whose bytes are 0 for null."""
 
     node: Node
     scope: int
@@ -83,10 +83,12 @@ class Column:
 class Program:
     """A decoder as source, and what its arguments mean.
 
-    The source defines ``decode(b, first, last, status, where, rows, counts, symbols, *slots)``: message ``m`` is
-    ``b[first[m]:last[m]]`` (uint64). It fills ``rows`` (int64: the message of each row), ``counts`` (int64: rows, then
-    the items of each array), and for a failed message ``status`` (int8: an index into `avro_native.FAILURES`; others
-    are left alone) and ``where`` (int32: an index into ``paths``). ``symbols`` (int64) are the enums' sizes.
+    The source defines ``decode(b, start, length, schema_id, status, where, rows, counts, symbols, *slots)``. Message
+    ``m`` is ``length[m]`` (int32) bytes of ``b`` at ``start[m]`` (int64), header included. Those that are not framed
+    with ``schema_id`` (uint64) are passed over. ``status`` (int8) becomes -1 for a row and for a failed message an
+    index into `avro_native.FAILURES`, with ``where`` (int32) an index into ``paths``. ``rows`` (int64) tells the
+    message of each row, ``counts`` (int64) the number of rows, then of the items of each array. ``symbols`` (int64)
+    are the sizes of the enums.
     """
 
     source: str
@@ -117,19 +119,23 @@ class _Writer:
         arguments = "".join(f", a{k}" for k in range(len(self.slots)))
         source = (
             f"{HEADER}\n\n"
-            f"def decode(b, first, last, status, where, rows, counts, symbols{arguments}):\n"
+            f"def decode(b, start, length, schema_id, status, where, rows, counts, symbols{arguments}):\n"
             "    w = ZERO\n"
             f"{_each('    s{0} = ZERO', arrays)}"
-            "    for n in range(len(first)):\n"
+            "    for n in range(len(start)):\n"
             "        m = U(n)\n"
-            "        p = first[m]\n"
-            "        end = last[m]\n"
+            "        p = U(start[m])\n"
+            "        if not framed(b, p, length[m], schema_id):\n"
+            "            continue\n"
+            "        end = p + U(length[m])\n"
+            "        p += U(HEADER)\n"
             "        at = 0\n"
             f"{_each('        c{0} = s{0}', arrays)}"
             "        while True:\n"
             f"{indent(body, ' ' * 12)}"
             "            break\n"
             "        if p == end:\n"
+            "            status[m] = -1\n"
             "            rows[w] = n\n"
             "            w += ONE\n"
             f"{_each('            s{0} = c{0}', arrays)}"
@@ -141,9 +147,7 @@ class _Writer:
             "    counts[ZERO] = w\n"
             f"{_each('    counts[U({0})] = s{0}', arrays)}"
         )
-        return Program(
-            source, tuple(self.slots), tuple(self.smallest), columns, tuple(self.paths), tuple(self.symbols)
-        )
+        return Program(source, tuple(self.slots), tuple(self.smallest), columns, tuple(self.paths), tuple(self.symbols))
 
     def members(self, record: Record, scope: int, path: str) -> tuple[tuple[Column, ...], str]:
         read = [self.value(f.type, scope, f"{path}.{f.name}" if path else f.name) for f in record.fields]
@@ -153,33 +157,33 @@ class _Writer:
         """The column for ``node`` and the code that reads one of it; ``break`` leaves it with a failure in ``p``."""
         match node:
             case Scalar("null"):
-                return Column(node, scope), ""
+                read = Column(node, scope), ""
             case Scalar(kind) if kind in TEXTS:
-                return self.text(node, TEXTS[kind], scope, path)
+                read = self.text(node, TEXTS[kind], scope, path)
             case Scalar(kind):
                 reader, dtype = READERS[kind]
-                slot = self.slot(Slot(dtype, scope))
-                code = f"p = {reader}(b, p, end, a{slot}, {_item(scope)})\n" + self.check(path)
-                return Column(node, scope, (slot,)), code
+                read = self.flat(node, Slot(dtype, scope), reader, path)
             case Fixed(width):
-                slot = self.slot(Slot("u1", scope, width=width))
-                code = f"p = fixed(b, p, end, U({width}), a{slot}, {_item(scope)})\n" + self.check(path)
-                return Column(node, scope, (slot,)), code
+                read = self.flat(node, Slot("u1", scope, width=width), "fixed", path, f"U({width}), ")
             case Enum(symbols):
-                slot = self.slot(Slot("i4", scope))
                 self.symbols.append(len(symbols))
-                known = f"symbols[U({len(self.symbols) - 1})]"
-                code = f"p = symbol(b, p, end, {known}, a{slot}, {_item(scope)})\n" + self.check(path)
-                return Column(node, scope, (slot,)), code
+                known = f"symbols[U({len(self.symbols) - 1})], "
+                read = self.flat(node, Slot("i4", scope), "symbol", path, known)
             case Decimal():
-                return self.decimal(node, scope, path)
+                read = self.decimal(node, scope, path)
             case Array():
-                return self.array(node, scope, path)
+                read = self.array(node, scope, path)
             case Union():
-                return self.union(node, scope, path)
+                read = self.union(node, scope, path)
             case Record():
                 children, code = self.members(node, scope, path)
-                return Column(node, scope, children=children), code
+                read = Column(node, scope, children=children), code
+        return read
+
+    def flat(self, node: Node, slot: Slot, reader: str, path: str, argument: str = "") -> tuple[Column, str]:
+        number = self.slot(slot)
+        code = f"p = {reader}(b, p, end, {argument}a{number}, {_item(slot.scope)})\n" + self.check(path)
+        return Column(node, slot.scope, (number,)), code
 
     def text(self, node: Scalar, reader: str, scope: int, path: str) -> tuple[Column, str]:
         offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
@@ -195,9 +199,7 @@ class _Writer:
             reader, bound = "unscaled", f"(U({limit >> 64}), U({limit & (2**64 - 1)}))"
         length = "size(b, p, end)" if node.size is None else f"room(p, end, U({node.size}))"
         code = (
-            f"n{slot}, p = {length}\n"
-            "if p <= end:\n"
-            f"    p = {reader}(b, p, n{slot}, {bound}, a{slot}, {_item(scope)})\n"
+            f"n{slot}, p = {length}\nif p <= end:\n    p = {reader}(b, p, n{slot}, {bound}, a{slot}, {_item(scope)})\n"
         ) + self.check(path)
         return Column(node, scope, (slot,)), code
 

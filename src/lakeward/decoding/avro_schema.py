@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from lakeward.errors import SchemaMismatchError
 
@@ -21,6 +21,9 @@ LOGICAL = {
     ("string", "uuid"): "uuid",
 }
 """Logical types with a meaning of their own. All others are read as the type that they annotate, as Avro demands."""
+
+SMALLEST = {"null": 0, "float": 4, "double": 8, "uuid": 37}
+"""The least number of bytes of those scalars that never fit one."""
 
 MAX_DIGITS = 38
 MAX_DEPTH = 64
@@ -67,7 +70,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """A union of ``branches`` branches: ``value`` and at most one null, which is branch ``null`` (None: it has none)."""
+    """A union of ``branches`` branches: ``value`` and perhaps a null, which is branch ``null``."""
 
     value: Node
     branches: int
@@ -110,23 +113,17 @@ def parse(text: str, origin: str) -> Record:
         raise SchemaMismatchError(f"{origin} is not valid JSON", "register the schema again") from error
     node = _Parser(origin).node(schema, "", "", 0)
     if not isinstance(node, Record):
-        _unavailable(origin, "a top level that is not a record", "")
+        raise _unavailable(origin, "a top level that is not a record", "")
     if not node.fields:
-        _unavailable(origin, "a record without fields", "")
+        raise _unavailable(origin, "a record without fields", "")
     return node
 
 
 def smallest(node: Node) -> int:
     """The least number of bytes that a value of ``node`` takes."""
     match node:
-        case Scalar("null"):
-            return 0
-        case Scalar("float"):
-            return 4
-        case Scalar("double"):
-            return 8
-        case Scalar("uuid"):
-            return 37
+        case Scalar(kind):
+            return SMALLEST.get(kind, 1)
         case Fixed(size) | Decimal(size=int(size)):
             return size
         case Record(fields):
@@ -137,9 +134,9 @@ def smallest(node: Node) -> int:
             return 1
 
 
-def _unavailable(origin: str, construct: str, path: str) -> NoReturn:
+def _unavailable(origin: str, construct: str, path: str) -> SchemaMismatchError:
     place = f" at field {path}" if path else ""
-    raise SchemaMismatchError(
+    return SchemaMismatchError(
         f"{origin}: {construct}{place} is not available in this version",
         "write the topic with a schema that avoids it, or leave the topic out",
     )
@@ -159,30 +156,31 @@ class _Parser:
         """The tree of ``schema``, found at ``path`` inside ``namespace``."""
         self.nodes += 1
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
-            _unavailable(self.origin, f"more than {MAX_DEPTH} levels or {MAX_NODES:,} types", path)
+            raise _unavailable(self.origin, f"more than {MAX_DEPTH} levels or {MAX_NODES:,} types", path)
         match schema:
             case str():
-                return self._reference(schema, namespace, path, depth)
+                found = self._reference(schema, namespace, path, depth)
             case list():
-                return self._union(schema, namespace, path, depth)
+                found = self._union(schema, namespace, path, depth)
             case {"type": "record" | "error" | "enum" | "fixed", "name": str()}:
-                return self._named(schema, namespace, path, depth)
+                found = self._named(schema, namespace, path, depth)
             case {"type": "array", "items": items}:
-                return Array(self.node(items, namespace, f"{path}[]", depth + 1))
+                found = Array(self.node(items, namespace, f"{path}[]", depth + 1))
             case {"type": "map"}:
-                _unavailable(self.origin, "a map", path)
+                raise _unavailable(self.origin, "a map", path)
             case {"type": "bytes", "logicalType": "decimal"}:
-                return self._decimal(schema, None, path)
+                found = self._decimal(schema, None, path)
             case {"type": str(primitive), "logicalType": str(logical)} if (primitive, logical) in LOGICAL:
-                return Scalar(LOGICAL[primitive, logical])
+                found = Scalar(LOGICAL[primitive, logical])
             case {"type": inner}:
-                return self.node(inner, namespace, path, depth + 1)
+                found = self.node(inner, namespace, path, depth + 1)
             case _:
-                self._malformed("a type is expected", path)
+                raise self._malformed("a type is expected", path)
+        return found
 
-    def _malformed(self, what: str, path: str) -> NoReturn:
+    def _malformed(self, what: str, path: str) -> SchemaMismatchError:
         place = f" at field {path}" if path else ""
-        raise SchemaMismatchError(f"{self.origin} is not a valid Avro schema: {what}{place}", "register it again")
+        return SchemaMismatchError(f"{self.origin} is not a valid Avro schema: {what}{place}", "register it again")
 
     def _reference(self, name: str, namespace: str, path: str, depth: int) -> Node:
         if name in PRIMITIVES:
@@ -190,7 +188,7 @@ class _Parser:
         full = name if "." in name or not namespace else f"{namespace}.{name}"
         definition = self.named.get(full) or self.named.get(name)
         if definition is None:
-            self._malformed(f"type {name} is not defined", path)
+            raise self._malformed(f"type {name} is not defined", path)
         return self._definition(full if full in self.named else name, definition, path, depth)
 
     def _named(self, schema: Mapping[str, Any], namespace: str, path: str, depth: int) -> Node:
@@ -201,7 +199,7 @@ class _Parser:
         else:
             full = f"{own}.{name}" if own else name
         if full in self.named:
-            self._malformed(f"type {full} is defined twice", path)
+            raise self._malformed(f"type {full} is defined twice", path)
         self.named[full] = {**schema, "namespace": own}
         return self._definition(full, self.named[full], path, depth)
 
@@ -209,34 +207,36 @@ class _Parser:
         match schema:
             case {"type": "enum", "symbols": [*symbols]} if symbols and all(isinstance(s, str) for s in symbols):
                 return Enum(tuple(symbols))
+            case {"type": "fixed", "size": int(size), "logicalType": "decimal"} if 0 < size < 2**31:
+                return self._decimal(schema, size, path)
             case {"type": "fixed", "size": int(size)} if 0 <= size < 2**31:
-                if schema.get("logicalType") == "decimal":
-                    return self._decimal(schema, size, path)
                 return Fixed(size)
             case {"type": "record" | "error", "fields": [*fields]}:
-                if full in self.open:
-                    _unavailable(self.origin, f"the recursive record {full}", path)
-                self.open.add(full)
-                members = tuple(self._field(f, schema["namespace"], path, depth) for f in fields)
-                self.open.remove(full)
-                if len({f.name for f in members}) < len(members):
-                    self._malformed(f"record {full} has two fields of one name", path)
-                return Record(members)
-            case _:
-                self._malformed(f"type {full} is incomplete", path)
+                return self._record(full, fields, schema["namespace"], path, depth)
+        raise self._malformed(f"type {full} is incomplete", path)
+
+    def _record(self, full: str, fields: list[Any], namespace: str, path: str, depth: int) -> Record:
+        if full in self.open:
+            raise _unavailable(self.origin, f"the recursive record {full}", path)
+        self.open.add(full)
+        members = tuple(self._field(f, namespace, path, depth) for f in fields)
+        self.open.remove(full)
+        if len({f.name for f in members}) < len(members):
+            raise self._malformed(f"record {full} has two fields of one name", path)
+        return Record(members)
 
     def _field(self, schema: Any, namespace: str, path: str, depth: int) -> Field:
         match schema:
             case {"name": str(name), "type": kind}:
                 own = f"{path}.{name}" if path else name
                 doc = schema.get("doc")
-                return Field(name, own, self.node(kind, namespace, own, depth + 1), doc if isinstance(doc, str) else None)
-            case _:
-                self._malformed("a field has no name or no type", path)
+                node = self.node(kind, namespace, own, depth + 1)
+                return Field(name, own, node, doc if isinstance(doc, str) else None)
+        raise self._malformed("a field has no name or no type", path)
 
     def _union(self, branches: list[Any], namespace: str, path: str, depth: int) -> Node:
         if any(isinstance(branch, list) for branch in branches) or not branches:
-            self._malformed("a union is empty or holds a union", path)
+            raise self._malformed("a union is empty or holds a union", path)
         nodes = [self.node(branch, namespace, path, depth + 1) for branch in branches]
         nulls = [i for i, node in enumerate(nodes) if node == Scalar("null")]
         if len(nodes) == 1:
@@ -244,14 +244,14 @@ class _Parser:
         if len(nodes) == 2 and len(nulls) == 1:  # null and one other
             return Union(nodes[1 - nulls[0]], 2, nulls[0])
         names = " and ".join(_name(branch) for branch in branches)
-        _unavailable(self.origin, f"a union of {names}", path)
+        raise _unavailable(self.origin, f"a union of {names}", path)
 
     def _decimal(self, schema: Mapping[str, Any], size: int | None, path: str) -> Node:
         precision, scale = schema.get("precision"), schema.get("scale", 0)
         if not isinstance(precision, int) or not isinstance(scale, int) or not 0 <= scale <= precision or not precision:
-            self._malformed("a decimal needs a precision above 0 and a scale from 0 to the precision", path)
+            raise self._malformed("a decimal needs a precision above 0 and a scale from 0 to the precision", path)
         if precision > MAX_DIGITS:
-            _unavailable(self.origin, f"a decimal of {precision} digits (more than {MAX_DIGITS})", path)
+            raise _unavailable(self.origin, f"a decimal of {precision} digits (more than {MAX_DIGITS})", path)
         return Decimal(precision, scale, size)
 
 

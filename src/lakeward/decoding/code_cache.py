@@ -20,7 +20,11 @@ from types import ModuleType
 from typing import Any, cast
 
 import structlog
-from numba import njit
+
+from lakeward.decoding.native import compiled
+
+Function = Callable[..., Any]
+WarmUp = Callable[[Function], object]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -48,10 +52,10 @@ class CodeCache:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._functions: dict[str, Function] = {}
         self._lock = threading.Lock()
 
-    def function(self, source: str, *, depends: str, warm_up: Callable[[Callable[..., Any]], object]) -> Callable[..., Any]:
+    def function(self, source: str, *, depends: str, warm_up: WarmUp) -> Function:
         """The compiled ``decode`` that ``source`` defines.
 
         Args:
@@ -65,9 +69,7 @@ class CodeCache:
                 self._functions[key] = self._kept(key, source, warm_up) or _compile(key, source, None, warm_up)
             return self._functions[key]
 
-    def _kept(
-        self, key: str, source: str, warm_up: Callable[[Callable[..., Any]], object]
-    ) -> Callable[..., Any] | None:
+    def _kept(self, key: str, source: str, warm_up: WarmUp) -> Function | None:
         if self._folder is None:
             return None
         try:
@@ -77,20 +79,18 @@ class CodeCache:
             return None
 
 
-def _compile(
-    key: str, source: str, path: Path | None, warm_up: Callable[[Callable[..., Any]], object]
-) -> Callable[..., Any]:
+def _compile(key: str, source: str, path: Path | None, warm_up: WarmUp) -> Function:
     module = ModuleType(f"lakeward_program_{key}")
     module.__file__ = str(path) if path else f"<{module.__name__}>"
     sys.modules[module.__name__] = module  # numba finds a kept function's globals by this name
     exec(compile(source, module.__file__, "exec"), module.__dict__)  # noqa: S102  our own text, generated above
-    function = cast("Callable[..., Any]", njit(nogil=True, cache=path is not None, error_model="numpy")(module.__dict__["decode"]))
+    function = cast("Function", compiled(module.__dict__["decode"], keep=path is not None))
     warm_up(function)
     return function
 
 
 def _place(folder: Path, name: str, source: str) -> Path:
-    """The file in ``folder`` that holds ``source``; written unless it is there, in one step, so that none reads half."""
+    """The file in ``folder`` that holds ``source``; written in one step unless it is there, so nobody reads half of it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix":
         status = folder.stat()

@@ -50,13 +50,13 @@ class RegistryClient:
         jitter: numbers from 0 to 1 that spread the pauses.
     """
 
-    def __init__(  # noqa: PLR0913  what it asks, with what, and for how long
+    def __init__(
         self,
         url: str,
         auth: tuple[str, str] | None,
         clock: Clock,
         session: requests.Session,
-        patience: Patience = Patience(),  # noqa: B008  frozen
+        patience: Patience = Patience(),
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
