@@ -90,7 +90,7 @@ def _compile(key: str, source: str, path: Path | None, warm_up: WarmUp) -> Funct
 
 
 def _place(folder: Path, name: str, source: str) -> Path:
-    """The file in ``folder`` that holds ``source``; written in one step unless it is there, so nobody reads half of it."""
+    """The file in ``folder`` that holds ``source``; written in one step, so that nobody reads half of it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix":
         status = folder.stat()
