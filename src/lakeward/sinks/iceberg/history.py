@@ -68,7 +68,13 @@ def history(table: Table, pipeline: str) -> list[Record]:
     uuid = str(metadata.table_uuid)
     rows = sorted(known.values(), key=lambda row: (row.sequence_number, row.time_ms))
     return [
-        _record(row, parents.get(row.snapshot_id), _entry(row, pipeline, uuid), row.snapshot_id in retained, lineage)
+        _record(
+            row,
+            parents.get(row.snapshot_id),
+            _entry(row, pipeline, uuid),
+            retained=row.snapshot_id in retained,
+            on_ancestry=row.snapshot_id in lineage,
+        )
         for row in rows
     ]
 
@@ -95,11 +101,7 @@ def _entry(row: Archived, pipeline: str, uuid: str) -> LedgerEntry | None:
 
 
 def _record(
-    row: Archived,
-    parent: int | None,
-    entry: LedgerEntry | None,
-    retained: bool,
-    lineage: set[int],  # noqa: FBT001
+    row: Archived, parent: int | None, entry: LedgerEntry | None, *, retained: bool, on_ancestry: bool
 ) -> Record:
     added = _totals(row.summary, ADDED_RECORDS, ADDED_DATA_FILES, ADDED_FILE_SIZE)
     removed = _totals(row.summary, DELETED_RECORDS, DELETED_DATA_FILES, REMOVED_FILE_SIZE)
@@ -120,7 +122,7 @@ def _record(
         ),
         after=after,
         retained=retained,
-        on_ancestry=row.snapshot_id in lineage,
+        on_ancestry=on_ancestry,
     )
 
 
