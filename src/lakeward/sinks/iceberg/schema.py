@@ -43,15 +43,15 @@ _SMALL_LIMIT = 2**31 - 1
 
 
 def _is_uuid(arrow: pa.DataType) -> bool:
-    return arrow == pa.uuid()  # type: ignore[no-any-return]
+    return bool(arrow == pa.uuid())
 
 
 def _is_string(arrow: pa.DataType) -> bool:
-    return arrow in _STRINGS
+    return bool(arrow in _STRINGS)
 
 
 def _is_binary(arrow: pa.DataType) -> bool:
-    return arrow in _BINARIES
+    return bool(arrow in _BINARIES)
 
 
 def _is_list(arrow: pa.DataType) -> bool:
@@ -193,7 +193,7 @@ def needs_large(parts: Sequence[pa.Table]) -> bool:
     """Whether the rows of ``parts`` together need 64-bit offsets, or have them already."""
     if any(_is_large(field.type) for part in parts for field in part.schema):
         return True
-    return sum(part.nbytes for part in parts) > _SMALL_LIMIT
+    return bool(sum(part.nbytes for part in parts) > _SMALL_LIMIT)
 
 
 def _is_large(arrow: pa.DataType) -> bool:
