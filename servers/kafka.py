@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from servers import tools
 from servers.jvm import ARCHIVE, Jvm
@@ -163,7 +164,8 @@ class _Rehearsal(Kafka):
     def use(self) -> Self:
         """Load the classes that clients need: a topic, a transaction, both group protocols."""
         self.create_topic("rehearsal", partitions=2)
-        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "transactional.id": "rehearsal"})
+        common = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+        producer = Producer({**common, "transactional.id": "rehearsal"})
         producer.init_transactions(30)
         producer.begin_transaction()
         producer.produce("rehearsal", b"x")
@@ -171,7 +173,7 @@ class _Rehearsal(Kafka):
         for protocol in ("classic", "consumer"):
             consumer = Consumer(
                 {
-                    "bootstrap.servers": self.bootstrap_servers,
+                    **common,
                     "group.id": protocol,
                     "group.protocol": protocol,
                     "auto.offset.reset": "earliest",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ class Minio(Server):
 
     def create_bucket(self, name: str) -> str:
         """Create a bucket (nothing happens if it exists) and return its name."""
-        self.client().create_bucket(Bucket=name)
+        client = self.client()
+        with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=name)
         return name
 
     def _command(self) -> Sequence[str]:

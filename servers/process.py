@@ -25,12 +25,14 @@ _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-starter"
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _PORTS = range(15_000, 32_000)  # below the ports that clients get, so that none of them takes a stopped server's port
 _LOG_TAIL = 30
+_handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port on which nothing listens and no client will be put."""
+    """A loopback port, never the same twice, on which nothing listens and no client will be put."""
     for port in random.sample(_PORTS, 200):
-        if is_free(port):
+        if port not in _handed_out and is_free(port):
+            _handed_out.add(port)
             return port
     raise ServerError("no free port found on 127.0.0.1")
 

@@ -112,6 +112,19 @@ def test_the_catalog_keeps_a_table_in_the_store(iceberg_rest: IcebergRest, fresh
     assert table.location().startswith(iceberg_rest.warehouse)
 
 
+def test_a_killed_catalog_and_store_keep_their_tables(tmp_path: Path, iceberg_rest: IcebergRest) -> None:
+    assert iceberg_rest.running
+    with Minio(tmp_path / "s3") as store, IcebergRest(tmp_path / "rest", store) as own:
+        catalog = load_catalog("rest", **own.pyiceberg_properties)
+        catalog.create_namespace("kept")
+        catalog.create_table("kept.trades", pa.schema({"volume": pa.int64()})).append(pa.table({"volume": [1]}))
+        own.kill()
+        store.kill()
+        store.restart()
+        own.restart()
+        assert catalog.load_table("kept.trades").scan().count() == 1
+
+
 def test_postgres_answers_and_decodes_logically(postgres: Postgres) -> None:
     with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1, current_setting('wal_level')")
