@@ -12,7 +12,10 @@ from servers.releases import HOME, ServerError
 
 def main() -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if unknown := set(getattr(arguments, "name", ())) - set(MODULES):
+        parser.error(f"no server is called {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
     try:
         if arguments.command == "install":
             install(arguments.name, arguments.home)
@@ -28,6 +31,9 @@ def main() -> int:
     except ServerError as failure:
         print(failure, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; running it again continues", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -47,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     installing = commands.add_parser("install", help="fetch what is missing; does nothing when all is there")
-    installing.add_argument("name", nargs="*", choices=[*MODULES, []], help="only these (default: all)")
+    installing.add_argument("name", nargs="*", help=f"only these (default: all): {', '.join(MODULES)}")
     starting = commands.add_parser("start", help="run all servers until Ctrl-C and print their addresses")
     for name in MODULES:
         starting.add_argument(f"--{name}-port", type=int, help="default: a free one")
