@@ -309,10 +309,10 @@ def _list(source: pa.Array, kind: ListType, target: pa.DataType, path: str) -> p
 
 
 def _map(source: pa.MapArray, kind: MapType, target: pa.MapType, path: str) -> pa.Array:
-    entries = source.flatten()
+    pairs = source.cast(pa.list_(pa.struct([source.type.key_field, source.type.item_field])))
+    entries, lengths = pairs.flatten(), pc.list_value_length(pairs)
     keys = _array(entries.field(0), kind.key_field, target.key_field, f"{path}.key")
     items = _array(entries.field(1), kind.value_field, target.item_field, f"{path}.value")
-    lengths = pc.list_value_length(source.cast(pa.list_(pa.struct([source.type.key_field, source.type.item_field]))))
     mask = source.is_null() if source.null_count else None
     return pa.MapArray.from_arrays(_offsets(lengths, pa.int32()), keys, items, type=target, mask=mask)
 
