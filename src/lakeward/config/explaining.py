@@ -39,11 +39,15 @@ def problems_of(error: ValidationError, root: type[BaseModel]) -> Iterator[Probl
             known = _keys_at(root, tuple(parent))
             misspelt.add((*parent, nearest(str(key), known)))
             yield Problem(detail["loc"], f"unknown key{hint(str(key), known)}")
+    around = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
     for detail in details:
-        if detail["type"] == "missing" and detail["loc"] in misspelt:
-            continue  # its misspelt name was reported just above
-        if detail["type"] != "extra_forbidden":
-            yield Problem(detail["loc"], _sentence(detail))
+        kind, path = detail["type"], detail["loc"]
+        # A misspelt key was reported just above; a list whose items are wrong counts as too short.
+        if kind == "extra_forbidden" or (kind == "missing" and path in misspelt):
+            continue
+        if kind == "too_short" and path in around:
+            continue
+        yield Problem(path, _sentence(detail))
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -99,8 +99,9 @@ def _default(field: FieldInfo) -> str:
 
 def _choices(field: FieldInfo) -> str:
     """The values to choose from, unless the description has told them."""
-    values = [value for value in _literals(field.annotation) if f"`{value}`" not in (field.description or "")]
-    return f" One of {', '.join(f'`{value}`' for value in values)}." if values else ""
+    values = [f"`{value}`" for value in _literals(field.annotation)]
+    told = all(value in (field.description or "") for value in values)
+    return "" if told else f" One of {', '.join(values)}."
 
 
 def _literals(annotation: Any) -> list[str]:
