@@ -59,6 +59,9 @@ class Source(Protocol):
     def identities(self, topics: Iterable[str]) -> Mapping[str, str | None]:
         """Each existing topic's id, or None where the broker tells none (PROTOCOL section 1)."""
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Each assigned partition's end as last heard of, without asking again; for display only."""
+
     def ack(self, positions: Mapping[Partition, Position]) -> None:
         """Publish positions that are in every table they feed, for lag tools. Best effort; never read back."""
 

@@ -1,0 +1,206 @@
+"""One table's way through the loop: a batch that fills, a batch that commits, and where the table continues."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from lakeward.batching import Filling, FlushPolicy, Stretch, stretches
+from lakeward.errors import RejectedRecordError
+from lakeward.ledger import LedgerEntry
+from lakeward.metadata_columns import type_of, with_metadata
+from lakeward.outcomes import Batch, CommitReceipt, Outcome
+from lakeward.positions import Partition, Position
+from lakeward.records import Decoded, RawBatch
+from lakeward.stages import Decoder, Target
+from lakeward.starts import Starts
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """How one table is fed. ``metadata_columns`` maps a column to what it holds (see `metadata_columns`)."""
+
+    flush: FlushPolicy
+    metadata_columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a lane has done since this process started."""
+
+    rows: int = 0
+    commits: int = 0
+    refusals: int = 0
+    freshness_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
+    last: CommitReceipt | None = None
+    last_ms: int | None = None
+
+
+class Lane:
+    """Owned by the loop's thread; only ``committing`` runs on another."""
+
+    def __init__(self, target: Target, decoder: Decoder, settings: LaneSettings) -> None:
+        self.target = target
+        self.decoder = decoder
+        self.settings = settings
+        self.topics: set[str] = set()
+        self.next: dict[Partition, Position] = {}
+        """Counts what is filling and committing, not only what is committed (PROTOCOL S6)."""
+        self.entry: LedgerEntry | None = None
+        self.filling = Filling(settings.flush)
+        self.committing: tuple[Batch, Future[Outcome]] | None = None
+        self.exists = False
+        self.settling = False
+        """A commit of starts or losses is under way; nothing is read before it is proved (PROTOCOL S2, S3)."""
+        self.refused_in_a_row = 0
+        self.tally = Tally()
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.target.name
+
+    def wanted(self, raw: RawBatch) -> RawBatch:
+        """The messages of ``raw`` that this table does not hold yet (PROTOCOL S6)."""
+        found = stretches(raw)
+        if all(s.partition in self.next and raw.offset[s.first] >= self._start(s.partition) for s in found):
+            return raw
+        least = np.full(int(raw.partition.max()) + 1, np.iinfo(np.int64).max)
+        for stretch in found:
+            if stretch.partition in self.next:
+                least[stretch.partition.number] = self._start(stretch.partition)
+        return raw.select(np.flatnonzero(raw.offset >= least[raw.partition]))
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """Decode, and stop at a record that cannot be.
+
+        Raises:
+            RejectedRecordError: names topic, partition, offset, schema id and reason of the first such record.
+        """
+        decoded = self.decoder.decode(raw)
+        if decoded.rejects:
+            raise rejected(raw, decoded, self.name)
+        return decoded
+
+    def take(self, raw: RawBatch, decoded: Decoded, now: float) -> None:
+        """Add decoded messages to the filling batch and move on behind them."""
+        columns = self.settings.metadata_columns
+        parts: list[pa.Table] = [
+            with_metadata(part.rows, raw, part.index, columns) if columns else part.rows for part in decoded.parts
+        ]
+        spans: list[tuple[Stretch, int]] = [(s, self._start(s.partition)) for s in stretches(raw)]
+        self.filling.take(raw, spans, parts, len(decoded.skipped))
+        self.filling.touch(now)
+        for stretch, _ in spans:
+            self.next[stretch.partition] = Position(int(raw.offset[stretch.last]) + 1)
+
+    def reach(self, partition: Partition, offset: int, now: float) -> None:
+        """Everything below ``offset`` has been handed over: pass what no message tells of (PROTOCOL S7)."""
+        at = self.next.get(partition)
+        if at is not None and at.next < offset:
+            self.filling.move(partition, at.next, Position(offset))
+            self.filling.touch(now)
+            self.next[partition] = Position(offset)
+
+    def settle(self, starts: Starts, now: float) -> None:
+        """Continue partitions where ``starts`` says; what the table does not know of them is committed first."""
+        for partition in starts.first:
+            at = starts.positions[partition]
+            self.filling.move(partition, at.next, at)
+        for loss in starts.losses:
+            self.filling.move(loss.partition, loss.end, starts.positions[loss.partition])
+            self.filling.accept(loss)
+        self.next.update(starts.positions)
+        if (starts.first or starts.losses) and self.exists:
+            self.filling.touch(now)
+            self.filling.hurry()
+            self.settling = True
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until the filling batch is to be committed; None while there is nothing that could be."""
+        if self.committing is not None or (not self.exists and self.filling.account.rows == 0):
+            return None
+        return self.filling.due_in(now)
+
+    @property
+    def blocked(self) -> bool:
+        """Both batches are full: nothing more can be taken (DESIGN, principle 6)."""
+        return self.committing is not None and self.filling.full
+
+    def flush(
+        self, commit_id: str, sources: Mapping[str, str | None], send: Callable[[Batch], Future[Outcome]]
+    ) -> None:
+        """Hand the filled batch over and open a new one."""
+        batch = self.filling.seal(commit_id, {t: i for t, i in sources.items() if t in self.topics})
+        self.filling = Filling(self.settings.flush)
+        self.committing = (batch, send(batch))
+
+    @property
+    def drainable(self) -> bool:
+        """Whether there is something to commit before leaving."""
+        return not self.filling.empty and (self.exists or self.filling.account.rows > 0)
+
+    def schema(self, topic: str) -> pa.Schema | None:
+        """The schema of this table's rows where it is known before the first record."""
+        schema = self.decoder.schema(topic)
+        if schema is None:
+            return None
+        return pa.schema([*schema, *(pa.field(n, type_of(kind)) for n, kind in self.settings.metadata_columns.items())])
+
+    def committed(self, receipt: CommitReceipt, now_ms: int, freshness_ms: int | None) -> None:
+        """Note a proof."""
+        self.entry = receipt.entry
+        self.exists = True
+        self.settling = False
+        self.refused_in_a_row = 0
+        tally = self.tally
+        tally.rows += receipt.rows
+        tally.commits += 1
+        tally.last, tally.last_ms = receipt, now_ms
+        if freshness_ms is not None:
+            tally.freshness_ms.append(freshness_ms)
+
+    def drop(self, entry: LedgerEntry | None) -> None:
+        """Forget both batches; the table continues where ``entry`` says (PROTOCOL C5, B2). Never trims."""
+        self.entry = entry
+        self.filling = Filling(self.settings.flush)
+        self.committing = None
+        self.settling = False
+        self.next = {}
+
+    def release(self, revoked: Collection[Partition]) -> set[Partition]:
+        """Give up partitions that are no longer ours, with their rows (PROTOCOL R2); return those to read again.
+
+        A batch that holds such rows is dropped whole and its other partitions go back to where it began: rows are
+        not sorted by partition, and a revocation is rare. A commit already sent is left to its outcome.
+        """
+        again: set[Partition] = set()
+        if any(partition in self.filling for partition in revoked):
+            for partition, span in self.filling.claim.items():
+                self.next[partition] = Position(span.start)
+            again = set(self.filling.claim) - set(revoked)
+            self.filling = Filling(self.settings.flush)
+            self.settling = False
+        for partition in revoked:
+            self.next.pop(partition, None)
+        return again
+
+    def _start(self, partition: Partition) -> int:
+        return self.next[partition].next
+
+
+def rejected(raw: RawBatch, decoded: Decoded, table: str) -> RejectedRecordError:
+    """The error for the first record that was rejected."""
+    reject = min(decoded.rejects, key=lambda r: r.index)
+    place = f"{raw.topic}, partition {int(raw.partition[reject.index])}, offset {int(raw.offset[reject.index])}"
+    schema = f", schema id {reject.schema_id}" if reject.schema_id is not None else ""
+    more = f" ({len(decoded.rejects) - 1} more in the same fetch)" if len(decoded.rejects) > 1 else ""
+    return RejectedRecordError(
+        f"a record cannot be written to {table}: topic {place}{schema}: {reject.reason} [{reject.code}]{more}",
+        "Everything before it is committed or will be read again. Correct the producer or the decoding; start again.",
+    )

@@ -1,0 +1,313 @@
+"""The one loop, as numbered steps: the order of effects is the guarantee (DESIGN, section 2; PROTOCOL).
+
+::
+
+    1 settle   learn what became of the commits that were sent; ack what is proved
+    2 join     newly assigned partitions: ask the tables where they continue
+    3 flush    hand every batch that is due to the committing thread: stage, then commit data AND positions
+    4 hold     pause what cannot be taken, resume what can
+    5 poll     raw messages as columns
+    6 take     decode, and fill
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from lakeward.clock import Clock
+from lakeward.errors import ConfigurationError, Directive, LakewardError, OperatorError, UndecidedError
+from lakeward.joining import Joining
+from lakeward.lanes import Lane
+from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused
+from lakeward.positions import Partition
+from lakeward.records import RawBatch
+from lakeward.retrying import Backoff, Patience, Persistence
+from lakeward.stages import Source
+from lakeward.starts import StartPolicy
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+REFUSALS_IN_A_ROW = 10
+"""So many refusals with changed claims mean that two groups run one pipeline (PROTOCOL R3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a run ends by itself: after so many messages, or at the ends that the topics had when they were joined."""
+
+    messages: int | None = None
+    caught_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """``topics`` are those named outright; ``drain_s`` bounds how long stopping may take, in seconds."""
+
+    name: str
+    topics: tuple[str, ...]
+    start: StartPolicy = field(default_factory=StartPolicy)
+    patience: Patience = field(default_factory=Patience)
+    drain_s: float = 30.0
+    committers: int = 2
+
+
+class Pipeline:
+    """One worker of one pipeline: one source, many tables. `run` belongs to one thread; `stop` may come from any."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        source: Source,
+        lanes_for: Callable[[str], list[Lane]],
+        clock: Clock,
+        chance: random.Random,
+    ) -> None:
+        self.settings = settings
+        self._source = source
+        self._clock = clock
+        self._chance = chance
+        self._stopping = threading.Event()
+        self._persistence = Persistence(settings.patience, clock, chance, self._stopping)
+        self._joining = Joining(source, lanes_for, settings.start, clock)
+        self._executor = ThreadPoolExecutor(settings.committers, thread_name_prefix="commit")
+        self._backlog: deque[RawBatch] = deque()
+        self._backlog_waits: Backoff | None = None
+        self._backlog_at = 0.0
+        self._held: set[Partition] = set()
+        self.taken = 0
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The tables fed so far."""
+        return self._joining.lanes
+
+    @property
+    def ends(self) -> dict[Partition, int]:
+        """The end of each partition as last heard of; for display."""
+        return dict(self._source.ends())
+
+    def stop(self) -> None:
+        """Stop taking; `run` drains and returns."""
+        self._stopping.set()
+
+    def run(self, until: Until) -> None:
+        """Run until stopped, until ``until``, or until an error; what was taken is committed before returning.
+
+        Raises:
+            LakewardError: as its directive says; the tables are as their own positions say, whatever it is.
+        """
+        try:
+            self._joining.look(self.settings.topics)
+            self._source.open()
+            self._require_topics(until)
+            while not self._stopping.is_set() and not self._finished(until):
+                self._turn(until)
+            self._drain()
+        except LakewardError:
+            self._drain_after_failure()
+            raise
+        finally:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._source.close()
+
+    def _turn(self, until: Until) -> None:
+        self._settle()  # 1
+        self._joining.join()  # 2
+        self._flush()  # 3
+        self._hold()  # 4
+        polled = self._source.poll(self._poll_timeout())  # 5
+        if polled.revoked:
+            self._joining.revoke(polled.revoked)
+            self._discard_ended_runs()
+        if polled.assigned:
+            self._joining.assign(polled.assigned)
+        whole = self._take(polled.batches, until)  # 6
+        if whole:
+            self._joining.reach(polled.reached, self._clock.monotonic())
+
+    def _settle(self) -> None:
+        for lane in self.lanes:
+            if lane.committing is None or not lane.committing[1].done():
+                continue
+            batch, future = lane.committing
+            lane.committing = None
+            outcome = future.result()
+            if isinstance(outcome, CommitReceipt):
+                self._committed(lane, batch, outcome)
+            else:
+                self._refused(lane, outcome)
+
+    def _committed(self, lane: Lane, batch: Batch, receipt: CommitReceipt) -> None:
+        now_ms = self._clock.now_ms()
+        freshness = now_ms - batch.oldest_ms if batch.oldest_ms is not None else None
+        lane.committed(receipt, now_ms, freshness)
+        log.info(
+            "committed",
+            table=lane.name,
+            rows=receipt.rows,
+            files=receipt.files,
+            bytes=receipt.bytes,
+            snapshot=receipt.snapshot_id,
+            number=receipt.entry.number,
+            duration_ms=receipt.duration_ms,
+            attempts=receipt.attempts,
+            freshness_ms=freshness,
+        )
+        self._source.ack(self._joining.proved(receipt.entry.positions))
+
+    def _refused(self, lane: Lane, outcome: Refused) -> None:
+        lane.tally.refusals += 1
+        lane.refused_in_a_row += 1
+        log.warning("refused", table=lane.name, covered=outcome.covered, reason=outcome.reason)
+        if lane.refused_in_a_row >= REFUSALS_IN_A_ROW:
+            raise OperatorError(
+                f"{lane.name} refused {lane.refused_in_a_row} commits in a row: somebody else moves its positions",
+                f"Stop every other writer that runs a pipeline named {self.settings.name!r} in another consumer group.",
+            )
+        self._joining.rewind(lane, outcome.entry)
+        self._discard_ended_runs()
+
+    def _discard_ended_runs(self) -> None:
+        """What was polled in a run that has ended will be read again, by us or by its new owner (PROTOCOL S5)."""
+        self._backlog = deque(self._joining.current(raw) for raw in self._backlog)
+
+    def _flush(self) -> None:
+        now = self._clock.monotonic()
+        for lane in self.lanes:
+            if lane.due_in(now) == 0.0:
+                self._send(lane)
+
+    def _send(self, lane: Lane) -> None:
+        commit_id = f"{self._chance.getrandbits(128):032x}"
+        lane.flush(commit_id, self._joining.identities, lambda batch: self._executor.submit(self._deliver, lane, batch))
+
+    def _deliver(self, lane: Lane, batch: Batch) -> Outcome:
+        """On a committing thread: stage, commit, and keep house."""
+        staged = self._persistence.run(lambda: lane.target.stage(batch), f"staging for {lane.name}")
+        outcome = lane.target.commit(staged)
+        if isinstance(outcome, CommitReceipt):
+            try:
+                lane.target.maintain()
+            except LakewardError as error:  # the commit is proved; housekeeping comes round again
+                log.warning("maintenance failed", table=lane.name, error=error.what)
+        return outcome
+
+    def _hold(self) -> None:
+        blocked = self._joining.begun if self._backlog else self._joining.blocked()
+        if to_pause := blocked - self._held:
+            self._source.pause(to_pause)
+        if to_resume := (self._held & self._joining.begun) - blocked:
+            self._source.resume(to_resume)
+        self._held = set(blocked)
+
+    def _poll_timeout(self) -> float:
+        if self._held:
+            return 0.005
+        now = self._clock.monotonic()
+        busy = any(lane.committing for lane in self.lanes) or self._joining.waiting
+        waits = [wait for lane in self.lanes if (wait := lane.due_in(now)) is not None]
+        return min([0.02 if busy else 0.1, *waits])
+
+    def _take(self, batches: Sequence[RawBatch], until: Until) -> bool:
+        """Fill from ``batches``; return whether all of them was taken."""
+        self._backlog.extend(self._joining.current(raw) for raw in batches)
+        if self._backlog_waits is not None and self._clock.monotonic() < self._backlog_at:
+            return False
+        while self._backlog:
+            raw = self._backlog[0]
+            left = None if until.messages is None else until.messages - self.taken
+            if left is not None and len(raw) > left:
+                if left == 0:
+                    self._backlog.clear()
+                    return False
+                raw = raw.select(np.arange(left))
+            try:
+                self._fill(raw)
+            except LakewardError as error:
+                if error.directive is not Directive.RETRY:
+                    raise
+                self._postpone(error)
+                return False
+            self._backlog_waits = None
+            self._backlog.popleft()
+            self.taken += len(raw)
+        return until.messages is None or self.taken < until.messages
+
+    def _postpone(self, error: LakewardError) -> None:
+        """A decoder's server is away: keep what was polled, and try again later."""
+        if self._backlog_waits is None:
+            self._backlog_waits = self._persistence.backoff()
+        if self._backlog_waits.exhausted:
+            raise error
+        wait = self._backlog_waits.next_wait()
+        self._backlog_at = self._clock.monotonic() + wait
+        log.warning("trying again", what="decoding", error=error.what, wait_s=round(wait, 1))
+
+    def _fill(self, raw: RawBatch) -> None:
+        for lane in self._joining.lanes_of(raw.topic):
+            wanted = lane.wanted(raw)
+            if len(wanted):
+                lane.take(wanted, lane.decode(wanted), self._clock.monotonic())
+
+    def _require_topics(self, until: Until) -> None:
+        held = {partition.topic for partition in self._source.partitions(self.settings.topics)}
+        for topic in self.settings.topics:
+            if topic in held:
+                continue
+            if until.messages is not None or until.caught_up:
+                raise ConfigurationError(
+                    f"topic {topic} does not exist",
+                    "Check its name, or create it; `lakeward run` without a limit waits for it.",
+                )
+            log.warning("topic does not exist yet; waiting for it", topic=topic)
+
+    def _finished(self, until: Until) -> bool:
+        if until.messages is not None and self.taken >= until.messages:
+            return True
+        return until.caught_up and not self._backlog and self._joining.caught_up()
+
+    def _drain(self) -> None:
+        """Commit what is held, within a bound; a commit whose outcome stays unknown is safe to leave (PROTOCOL C8)."""
+        self._source.pause(self._joining.begun)
+        deadline = self._clock.monotonic() + self.settings.drain_s
+        while True:
+            self._settle()
+            now = self._clock.monotonic()
+            for lane in self.lanes:
+                if lane.committing is None and lane.drainable:
+                    self._send(lane)
+            pending = [lane for lane in self.lanes if lane.committing is not None]
+            if not pending:
+                return
+            if now >= deadline:
+                self._give_up(pending)
+            self._source.poll(0.005)
+
+    def _give_up(self, pending: list[Lane]) -> None:
+        for lane in pending:
+            lane.target.give_up()
+        raise UndecidedError(
+            f"stopped after {self.settings.drain_s:g} s with open commits: {', '.join(lane.name for lane in pending)}",
+            "Nothing is lost: the next start asks the tables what they hold and continues there.",
+        )
+
+    def _drain_after_failure(self) -> None:
+        """Commit what other tables hold before the error is raised; their own failures are only logged."""
+        self._stopping.set()
+        failed: list[Future[Outcome]] = []
+        for lane in self.lanes:
+            if lane.committing is not None and lane.committing[1].done() and lane.committing[1].exception():
+                failed.append(lane.committing[1])
+                lane.drop(None)
+        try:
+            self._drain()
+        except LakewardError as error:
+            log.warning("draining failed", error=error.what)

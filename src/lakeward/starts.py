@@ -1,0 +1,129 @@
+"""Where each partition of a table continues (PROTOCOL, section 4): pure decisions over what table and source say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from lakeward.errors import PositionError
+from lakeward.ledger import LedgerEntry, Loss
+from lakeward.positions import Bounds, Partition, Position
+
+
+class Edge(StrEnum):
+    """One end of what a topic holds."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+class Lost(StrEnum):
+    """What to do where the topic no longer holds what comes next."""
+
+    STOP = "stop"
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """``start``: an edge, or milliseconds since the epoch; only where the table knows no position."""
+
+    start: Edge | int = Edge.EARLIEST
+    on_lost: Lost = Lost.STOP
+
+
+class Clockwork(Protocol):
+    """The part of a source that knows which offset belongs to a time."""
+
+    def offsets_at(self, partitions: Iterable[Partition], timestamp_ms: int) -> Mapping[Partition, int]:
+        """See `lakeward.stages.Source.offsets_at`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """``positions``: where to continue. ``first``: partitions that the table did not know. ``losses``: given up."""
+
+    positions: Mapping[Partition, Position]
+    first: frozenset[Partition]
+    losses: tuple[Loss, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the source holds: each partition's bounds, and each topic's id where the broker tells one."""
+
+    bounds: Mapping[Partition, Bounds]
+    identities: Mapping[str, str | None]
+
+
+def resolve(entry: LedgerEntry | None, holdings: Holdings, policy: StartPolicy, source: Clockwork) -> Starts:
+    """Decide for every partition in ``holdings``.
+
+    Raises:
+        PositionError: a position cannot be continued and the policy says stop (PROTOCOL S3).
+    """
+    known = entry.positions if entry else {}
+    known_topics = {partition.topic for partition in known}
+    positions: dict[Partition, Position] = {}
+    losses: list[Loss] = []
+    new = [p for p in holdings.bounds if p not in known]
+    # A partition that appears in a topic that the table knows starts at its beginning, whatever `start` says (S2).
+    first_topics = [p for p in new if p.topic not in known_topics]
+    for partition in new:
+        positions[partition] = Position(holdings.bounds[partition].low)
+    if policy.start is Edge.LATEST:
+        positions.update({p: Position(holdings.bounds[p].end) for p in first_topics})
+    elif isinstance(policy.start, int) and first_topics:
+        positions.update({p: Position(o) for p, o in source.offsets_at(first_topics, policy.start).items()})
+    for partition, bounds in holdings.bounds.items():
+        if partition in known:
+            at = known[partition]
+            why = _unusable(partition, at, bounds, entry, holdings.identities)
+            if why is None:
+                positions[partition] = at
+                continue
+            if policy.on_lost is Lost.STOP:
+                raise PositionError(*why)
+            new_start = bounds.low if policy.on_lost is Lost.EARLIEST else bounds.end
+            losses.append(Loss(partition, at.next, new_start))
+            positions[partition] = Position(new_start)
+    return Starts(positions, frozenset(new), tuple(losses))
+
+
+def _unusable(
+    partition: Partition,
+    at: Position,
+    bounds: Bounds,
+    entry: LedgerEntry | None,
+    identities: Mapping[str, str | None],
+) -> tuple[str, str] | None:
+    """Why ``at`` cannot be continued, and the way out; None where it can."""
+    before = entry.sources.get(partition.topic) if entry else None
+    now = identities.get(partition.topic)
+    choice = (
+        "Set `on_lost_positions: earliest` (or latest) under source.kafka and start once more to continue there; "
+        "the ledger then records which offsets were given up."
+    )
+    if before is not None and now is not None and before != now:
+        what = (
+            f"topic {partition.topic} is not the topic that the table was fed from: it was deleted and created again "
+            f"(topic id {now}, the table recorded {before}), so offset {at.next} of partition {partition.number} "
+            "means something else now"
+        )
+        return what, choice
+    if at.next < bounds.low:
+        what = (
+            f"{partition} continues at offset {at.next} but the topic now begins at {bounds.low}: "
+            f"{bounds.low - at.next} offsets have expired before they were written"
+        )
+        return what, choice
+    if at.next > bounds.end:
+        what = (
+            f"{partition} continues at offset {at.next} but the topic ends at {bounds.end}: "
+            "it was truncated, deleted and created again, or this is another cluster"
+        )
+        return what, f"Check bootstrap_servers first. {choice}"
+    return None
