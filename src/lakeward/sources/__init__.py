@@ -1,0 +1,1 @@
+"""Where records come from; the only place that knows a broker."""

@@ -1,0 +1,294 @@
+"""Kafka topics as a source (PROTOCOL, sections 1 and 4): positions come from the tables, never from the group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from lakeward.clock import Clock
+from lakeward.errors import OperatorError, PermissionDeniedError, PositionError, UnreachableError
+from lakeward.positions import Bounds, Partition, Position
+from lakeward.records import Polled
+from lakeward.sources.kafka_catalogue import Catalogue
+from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, is_denied, properties_of
+from lakeward.sources.kafka_gather import native_intake
+from lakeward.sources.kafka_intake import Event, Intake, PlainIntake, Taken
+from lakeward.sources.kafka_runs import Run, Runs
+from lakeward.sources.kafka_topics import TopicWatch
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SLICE_S = 0.1
+"""The longest wait for messages without a look at the group, in seconds."""
+
+END = KafkaError._PARTITION_EOF  # noqa: SLF001  librdkafka's own codes are spelled so
+OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+FATAL = KafkaError._FATAL  # noqa: SLF001
+DAMAGED = frozenset({
+    KafkaError._BAD_MSG,  # noqa: SLF001
+    KafkaError._BAD_COMPRESSION,  # noqa: SLF001
+    KafkaError._NOT_IMPLEMENTED,  # noqa: SLF001
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+})
+"""Errors after which librdkafka would go on behind the messages that it could not read."""
+
+_numbers = count(1)
+T = TypeVar("T")
+
+
+class KafkaSource:
+    """See `lakeward.stages.Source`. ``native=False`` takes messages the plain way even where the fast one would do."""
+
+    def __init__(self, settings: KafkaSettings, clock: Clock, *, native: bool = True) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._native = native
+        self._watch = TopicWatch(settings, clock)
+        self._trouble = Trouble(settings.bootstrap_servers)
+        self._runs = Runs()
+        self._mine: set[Partition] = set()
+        self._assigned: set[Partition] = set()
+        self._revoked: set[Partition] = set()
+        self._stopped: set[Partition] = set()
+        """Those that librdkafka itself was asked to stop fetching."""
+        self._consumer: Consumer | None = None
+        self._intake: Intake | None = None
+        self._catalogue: Catalogue | None = None
+
+    def open(self) -> None:
+        """See `Source.open`.
+
+        Raises:
+            ConfigurationError: a property that is ours is set otherwise (PROTOCOL S4), or librdkafka refuses one.
+        """
+        client_id = f"lakeward-{next(_numbers)}"
+        properties = properties_of(self._settings, client_id)
+        self._consumer = consumer = consumer_of(
+            {**properties, "error_cb": self._trouble.heard, "on_commit": _on_commit, "logger": _logger()}
+        )
+        self._catalogue = Catalogue(consumer, properties)
+        connect(consumer, self._trouble, self._clock)
+        intake = native_intake(consumer, client_id, headers=self._settings.headers) if self._native else None
+        if intake is None and self._native:
+            log.warning("native gathering is not possible with this confluent-kafka; reading the plain way")
+        self._intake = intake or PlainIntake(consumer, headers=self._settings.headers)
+        self._subscribe()
+
+    def poll(self, timeout: float) -> Polled:
+        """See `Source.poll`."""
+        self._subscribe()
+        deadline = self._clock.monotonic() + timeout
+        batches, ends = self._runs.stashed()
+        while True:
+            left = max(0.0, deadline - self._clock.monotonic())
+            taken = self._take(0.0 if batches or ends else min(left, SLICE_S))
+            batches += [b for b in map(self._runs.pass_on, taken.batches) if len(b)]
+            ends |= self._runs.reached(self._hear(taken.events))
+            if batches or ends or self._assigned or self._revoked or left == 0.0:
+                break
+        if batches or ends:
+            self._trouble.passed()
+        if self._runs.crowded:
+            self._stop_fetching()
+        polled = Polled(batches, ends, frozenset(self._assigned), frozenset(self._revoked))
+        self._assigned, self._revoked = set(), set()
+        return polled
+
+    def _take(self, timeout: float) -> Taken:
+        intake = _opened(self._intake)
+        if self._runs.idle:
+            events = intake.serve(timeout)
+            if events is not None:
+                return Taken((), events)
+        return intake.take(timeout, self._settings.poll_records)
+
+    def _hear(self, events: Sequence[Event]) -> dict[Partition, int]:
+        """React to what came between the messages; return the ends that were reached."""
+        ends: dict[Partition, int] = {}
+        for event in events:
+            if event.code == END:
+                if event.partition is not None:
+                    ends[event.partition] = event.offset
+            elif event.code == OUT_OF_RANGE:
+                self._out_of_range(event)
+            else:
+                _raise_or_log(event)
+        return ends
+
+    def _out_of_range(self, event: Event) -> None:
+        partition = event.partition
+        if partition is None or partition not in self._runs:
+            return
+        run = self._runs[partition]
+        if event.offset != run.at:  # of an earlier run; but librdkafka has stopped, so it is told again
+            self._reassign(partition, run.at)
+        elif run.witness is not None:  # gone with what is below the position: that proves nothing
+            run.at, run.witness = run.next, None
+            self._reassign(partition, run.next)
+        else:
+            bounds = self.partitions([partition.topic]).get(partition)
+            held = f"it holds [{bounds.low}, {bounds.end})" if bounds else "it is gone"
+            raise PositionError(
+                f"{partition} cannot continue at offset {run.at}: {held}",
+                "The records expired, or the topic was truncated, or this is another cluster. Check bootstrap_servers; "
+                "`on_lost_positions: earliest` (or latest) continues there and records what was given up.",
+            )
+
+    def begin(self, starts: Mapping[Partition, Position]) -> None:
+        """See `Source.begin`."""
+        for partition, position in starts.items():
+            if partition not in self._mine:
+                continue  # revoked meanwhile; the next poll says so
+            run = self._runs.begin(partition, position)
+            self._seek(partition, run)
+            _opened(self._consumer).resume([TopicPartition(*partition)])
+            self._stopped.discard(partition)
+
+    def _seek(self, partition: Partition, run: Run) -> None:
+        try:
+            _opened(self._consumer).seek(TopicPartition(*partition, run.at))
+        except KafkaException as failure:
+            # Not fetching (yet, or any more after an error): a fresh assignment with the offset in it always works.
+            log.debug("assigned again", partition=str(partition), offset=run.at, reason=failure.args[0].name())
+            self._reassign(partition, run.at)
+
+    def _reassign(self, partition: Partition, offset: int) -> None:
+        consumer = _opened(self._consumer)
+        consumer.incremental_unassign([TopicPartition(*partition)])
+        consumer.incremental_assign([TopicPartition(*partition, offset)])
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """See `Source.pause`."""
+        self._runs.hold(partitions)
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """See `Source.resume`."""
+        ours = set(partitions)
+        self._runs.release(ours)
+        if again := ours & self._stopped:
+            _opened(self._consumer).resume([TopicPartition(*p) for p in again])
+            self._stopped -= again
+
+    def _stop_fetching(self) -> None:
+        """Too much is kept for paused partitions: librdkafka keeps the place and fetches again on resume."""
+        if more := self._runs.held - self._stopped:
+            _opened(self._consumer).pause([TopicPartition(*p) for p in more])
+            self._stopped |= more
+
+    def partitions(self, topics: Iterable[str]) -> Mapping[Partition, Bounds]:
+        """See `Source.partitions`. ``end`` is the end of what is committed (the last stable offset).
+
+        Raises:
+            UnreachableError, PermissionDeniedError: the brokers do not say.
+        """
+        return _opened(self._catalogue).partitions(topics)
+
+    def offsets_at(self, partitions: Iterable[Partition], timestamp_ms: int) -> Mapping[Partition, int]:
+        """See `Source.offsets_at`.
+
+        Raises:
+            UnreachableError, PermissionDeniedError: the brokers do not say.
+        """
+        return _opened(self._catalogue).offsets_at(partitions, timestamp_ms)
+
+    def identities(self, topics: Iterable[str]) -> Mapping[str, str | None]:
+        """See `Source.identities`.
+
+        Raises:
+            UnreachableError, PermissionDeniedError: the brokers do not say.
+        """
+        return _opened(self._catalogue).identities(topics)
+
+    def ends(self) -> Mapping[Partition, int]:
+        """See `Source.ends`."""
+        return _opened(self._catalogue).ends(self._mine)
+
+    def ack(self, positions: Mapping[Partition, Position]) -> None:
+        """See `Source.ack`."""
+        offsets = [TopicPartition(*p, at.next) for p, at in positions.items() if p in self._mine]
+        if not offsets:
+            return
+        try:
+            _opened(self._consumer).commit(offsets=offsets, asynchronous=True)
+        except KafkaException as failure:
+            log.debug("group offsets not written", reason=failure.args[0].str())
+
+    def close(self) -> None:
+        """See `Source.close`. Leaves the group, so that others take over at once; a second time does nothing."""
+        if self._intake is not None:
+            self._intake.close()
+        if self._consumer is not None:
+            self._consumer.close()
+        self._consumer = self._intake = self._catalogue = None
+
+    def _subscribe(self) -> None:
+        consumer = _opened(self._consumer)
+        if self._watch.look(consumer):
+            consumer.subscribe(
+                sorted(self._watch.found), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        """Take the partitions, and stand still until `begin` (PROTOCOL S1)."""
+        ours = [Partition(tp.topic, tp.partition) for tp in assigned]
+        if self._intake is not None:
+            for partition in ours:
+                self._intake.attach(partition)
+        # An offset of our own: without one, librdkafka would ask for the group's.
+        consumer.incremental_assign([TopicPartition(*p, 0) for p in ours])
+        if ours:
+            consumer.pause([TopicPartition(*p) for p in ours])
+        self._mine.update(ours)
+        self._assigned.update(ours)
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        """Give the partitions up; nothing of them is handed over from here on (PROTOCOL R2)."""
+        theirs = {Partition(tp.topic, tp.partition) for tp in revoked}
+        consumer.incremental_unassign(revoked)
+        self._runs.end(theirs)
+        self._mine -= theirs
+        self._stopped -= theirs
+        self._assigned -= theirs
+        self._revoked |= theirs
+
+def _opened(part: T | None) -> T:
+    if part is None:
+        raise RuntimeError("the source is not open")
+    return part
+
+
+def _logger() -> logging.Logger:
+    """Where librdkafka's own log lines go: nowhere, unless somebody listens."""
+    lines = logging.getLogger("lakeward.librdkafka")
+    if not lines.handlers:
+        lines.addHandler(logging.NullHandler())
+    return lines
+
+
+def _on_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
+    if error is not None:
+        log.debug("group offsets not written", reason=error.str())
+
+
+def _raise_or_log(event: Event) -> None:
+    where = str(event.partition) if event.partition else "Kafka"
+    if event.code in DAMAGED:
+        raise OperatorError(
+            f"{where} cannot be read at offset {event.offset}: {event.reason}",
+            "Nothing behind it was read, since that would skip it. A message that is too large needs a larger "
+            "`receive.message.max.bytes`; a damaged one has to be repaired or removed on the broker.",
+        )
+    if is_denied(KafkaError(event.code)):
+        raise PermissionDeniedError(
+            f"reading {where} is refused: {event.reason}",
+            "Give this user the right to read the topic and to use the consumer group.",
+        )
+    if event.code == FATAL:
+        raise UnreachableError(f"the Kafka client has failed: {event.reason}", "Start again.")
+    log.warning("kafka", partition=where, code=event.code, reason=event.reason)

@@ -1,0 +1,90 @@
+"""Questions to the brokers about topics: which partitions, what they hold, who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from lakeward.positions import Bounds, Partition
+from lakeward.sources.kafka_client import REQUEST_S, unanswered
+
+EARLIEST, LATEST = -2, -1
+"""What ListOffsets takes instead of a timestamp."""
+
+_ADMIN_KEEPS = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.", "reconnect.", "enable.ssl", "log")
+"""The properties that say how to connect."""
+
+
+class Catalogue:
+    """Asks through the consumer's own connections; ids through a client of its own, made when first needed."""
+
+    def __init__(self, consumer: Consumer, properties: Mapping[str, Any]) -> None:
+        self._consumer = consumer
+        self._properties = {key: value for key, value in properties.items() if key.startswith(_ADMIN_KEEPS)}
+        self._admin: AdminClient | None = None
+
+    def partitions(self, topics: Iterable[str]) -> dict[Partition, Bounds]:
+        """See `lakeward.stages.Source.partitions`."""
+        there = [Partition(topic, number) for topic in topics for number in self._numbers(topic)]
+        if not there:
+            return {}
+        low, end = self._offsets(there, EARLIEST), self._offsets(there, LATEST)
+        return {p: Bounds(low[p], end[p]) for p in there if p in low and p in end}
+
+    def _numbers(self, topic: str) -> list[int]:
+        try:
+            about = self._consumer.list_topics(topic, timeout=REQUEST_S).topics[topic]
+        except KafkaException as failure:
+            raise unanswered(f"topic {topic}", failure) from failure
+        if about.error is not None and about.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise unanswered(f"topic {topic}", KafkaException(about.error))
+        return [] if about.error is not None else sorted(about.partitions)
+
+    def _offsets(self, partitions: Iterable[Partition], when: int) -> dict[Partition, int]:
+        asked = [TopicPartition(*p, when) for p in partitions]
+        try:
+            answers = self._consumer.offsets_for_times(asked, timeout=REQUEST_S)
+        except KafkaException as failure:
+            raise unanswered("offsets", failure) from failure
+        offsets: dict[Partition, int] = {}
+        for answer in answers:
+            if answer.error is None:
+                offsets[Partition(answer.topic, answer.partition)] = answer.offset
+            elif answer.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise unanswered(f"offsets of {answer.topic}/{answer.partition}", KafkaException(answer.error))
+        return offsets
+
+    def offsets_at(self, partitions: Iterable[Partition], timestamp_ms: int) -> dict[Partition, int]:
+        """See `lakeward.stages.Source.offsets_at`."""
+        asked = list(partitions)
+        if not asked:
+            return {}
+        found = self._offsets(asked, max(0, timestamp_ms))
+        late = [p for p in asked if found.get(p, -1) < 0]
+        return {p: o for p, o in found.items() if o >= 0} | (self._offsets(late, LATEST) if late else {})
+
+    def identities(self, topics: Iterable[str]) -> dict[str, str | None]:
+        """See `lakeward.stages.Source.identities`."""
+        asked = list(topics)
+        try:
+            cluster = self._consumer.list_topics(timeout=REQUEST_S)
+            there = [t for t in asked if t in cluster.topics and cluster.topics[t].error is None]
+            if cluster.controller_id < 0 or not there:  # a broker without a controller has no ids to tell
+                return dict.fromkeys(there)
+            self._admin = self._admin or AdminClient(self._properties)
+            answers = self._admin.describe_topics(TopicCollection(there), request_timeout=REQUEST_S)
+            return {topic: str(answer.result().topic_id) for topic, answer in answers.items()}
+        except KafkaException as failure:
+            raise unanswered(f"the ids of {', '.join(asked)}", failure) from failure
+
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """See `lakeward.stages.Source.ends`."""
+        ends = {}
+        for partition in partitions:
+            watermarks = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+            if watermarks and watermarks[1] >= 0:
+                ends[partition] = watermarks[1]
+        return ends

@@ -1,0 +1,234 @@
+"""Messages out of librdkafka natively: no Python object a message.
+
+The consumer is an ordinary `confluent_kafka.Consumer`, which keeps the group, the callbacks and the connections. Only
+the partitions' queues are forwarded to a queue of our own, which is emptied by compiled code, thousands of messages a
+call. librdkafka itself drops what an earlier seek or assignment had fetched, whichever queue it waits in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import llvmlite.binding
+import numpy as np
+from confluent_kafka import Consumer
+from numba import njit, types
+from numpy.typing import NDArray
+
+from lakeward.positions import Partition
+from lakeward.records import NULL, Blobs, RawBatch
+from lakeward.sources.kafka_intake import Event, Taken, event_of
+from lakeward.sources.librdkafka import Library, Message, handle_of, load
+
+LINGER_MS = 5
+"""After the first message of a quiet stream, so long for its neighbours: bounds the polls a second."""
+
+WORDS = ctypes.sizeof(Message) // 8
+"""A message's head, in 8-byte words: err, topic, partition, payload, length, key, length, offset, private."""
+
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+class _Linked:
+    """C functions under names of our own, which compiled code kept on disk finds again in the next process."""
+
+    def __init__(self) -> None:
+        word, size = types.uint64, types.uintp
+        self.copy = types.ExternalFunction("lakeward_memcpy", word(word, word, size))
+        self.destroy = types.ExternalFunction("lakeward_message_destroy", types.void(word))
+        self.timestamp = types.ExternalFunction("lakeward_message_timestamp", types.int64(word, word))
+
+
+_linked = _Linked()
+_copy, _destroy, _timestamp = _linked.copy, _linked.destroy, _linked.timestamp
+
+
+def _link(library: Library) -> None:
+    """Say where the functions are; before anything compiled is loaded."""
+    memcpy = ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
+    llvmlite.binding.add_symbol("lakeward_memcpy", memcpy)
+    llvmlite.binding.add_symbol("lakeward_message_destroy", library.address("rd_kafka_message_destroy"))
+    llvmlite.binding.add_symbol("lakeward_message_timestamp", library.address("rd_kafka_message_timestamp"))
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", njit(nogil=True, cache=True)(function))
+
+
+@_compiled
+def _unpack(count, pointers, heads, times, topics, topic):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Read ``count`` heads; number the topics. Returns (topics, bytes of values, bytes of keys, errors)."""
+    known, values, keys, errors = 0, np.uint64(0), np.uint64(0), 0
+    last = 0
+    for i in range(count):
+        _copy(heads[i].ctypes.data, pointers[i], heads.shape[1] * 8)
+        if heads[i, 0] & _LOW != 0:
+            errors += 1
+        else:
+            values += heads[i, 4]
+            keys += heads[i, 6]
+        times[i] = _timestamp(pointers[i], np.uint64(0))
+        which = heads[i, 1]
+        if known == 0 or topics[last] != which:
+            last = 0
+            while last < known and topics[last] != which:
+                last += 1
+            if last == known:
+                topics[known] = which
+                known += 1
+        topic[i] = last
+    return known, values, keys, errors
+
+
+@_compiled
+def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Copy payloads (column 0) and keys (column 1) into their buffers, and give the messages back."""
+    for column in range(2):
+        buffer = (values if column == 0 else keys).ctypes.data
+        at = np.int64(0)
+        for i in range(count):
+            source, size = heads[i, 3 + 2 * column], np.int64(heads[i, 4 + 2 * column])
+            start[column, i] = at
+            if heads[i, 0] & _LOW != 0 or source == 0:
+                length[column, i] = NULL
+            else:
+                length[column, i] = size
+                if size:
+                    _copy(buffer + at, source, size)
+                at += size
+    for i in range(count):
+        _destroy(pointers[i])
+
+
+def native_intake(consumer: Consumer, client_id: str, *, headers: bool) -> NativeIntake | None:
+    """The native way for ``consumer``, made with ``client.id`` = ``client_id``; None where it cannot be trusted.
+
+    It is trusted where the wheel's own library is found, is the one that the binding runs on, and knows the handle
+    inside the consumer by that name.
+    """
+    library = load()
+    handle = handle_of(consumer, client_id) if library is not None else None
+    if library is None or handle is None:
+        return None
+    return NativeIntake(consumer, library, handle, headers=headers)
+
+
+class NativeIntake:
+    """By compiled code, thousands of messages a call."""
+
+    def __init__(self, consumer: Consumer, library: Library, handle: int, *, headers: bool) -> None:
+        self._consumer = consumer
+        self._library = library
+        self._calls = library.calls
+        self._handle = handle
+        self._headers = headers
+        _link(library)
+        self._queue: int | None = self._calls.rd_kafka_queue_new(handle)
+        self._attached: set[Partition] = set()
+        self._pointers = np.empty(0, np.uint64)
+
+    def attach(self, partition: Partition) -> None:
+        """See `Intake.attach`. Forwarding by an application outlives assignments, so it never races with one."""
+        self._forward(partition, self._queue)
+        self._attached.add(partition)
+
+    def _forward(self, partition: Partition, to: int | None) -> None:
+        source = self._calls.rd_kafka_queue_get_partition(self._handle, partition.topic.encode(), partition.number)
+        if source:
+            self._calls.rd_kafka_queue_forward(source, to)
+            self._calls.rd_kafka_queue_destroy(source)
+
+    def take(self, timeout: float, limit: int) -> Taken:
+        """See `Intake.take`."""
+        events = self.serve(0)
+        if len(self._pointers) != limit:
+            self._pointers = np.empty(limit, np.uint64)
+        count = self._fetch(0, 0, limit)
+        if count == 0 and timeout > 0:
+            count = self._fetch(0, round(timeout * 1000), 1)
+            if 0 < count < limit:
+                count += self._fetch(count, LINGER_MS, limit - count)
+        if count == 0:
+            return Taken((), events)
+        taken = self._columns(count)
+        return Taken(taken.batches, [*events, *taken.events])
+
+    def _fetch(self, at: int, wait_ms: int, limit: int) -> int:
+        address = self._pointers.ctypes.data + at * self._pointers.itemsize
+        return max(0, int(self._calls.rd_kafka_consume_batch_queue(self._queue, wait_ms, address, limit)))
+
+    def _columns(self, count: int) -> Taken:
+        heads, times = np.empty((count, WORDS), np.uint64), np.empty(count, np.int64)
+        topics, topic = np.empty(count, np.uint64), np.empty(count, np.int32)
+        known, value_bytes, key_bytes, errors = _unpack(count, self._pointers, heads, times, topics, topic)
+        names: list[str] = [self._calls.rd_kafka_topic_name(int(t)).decode() if t else "" for t in topics[:known]]
+        good = np.flatnonzero((heads[:, 0] & _LOW) == 0) if errors else np.arange(count)
+        events = [self._event(i, heads, names[topic[i]]) for i in np.flatnonzero(heads[:, 0] & _LOW)] if errors else []
+        headers = self._headers_of(count, good) if self._headers else None
+        values, keys = np.empty(int(value_bytes), np.uint8), np.empty(int(key_bytes), np.uint8)
+        start, length = np.empty((2, count), np.int64), np.empty((2, count), np.int32)
+        _move(count, self._pointers, heads, values, keys, start, length)
+        whole = RawBatch(
+            names[0],
+            (heads[:, 2] & _LOW).astype(np.int32),
+            heads[:, 7].astype(np.int64),
+            times,
+            Blobs(keys, start[1], length[1]),
+            Blobs(values, start[0], length[0]),
+            headers,
+        )
+        if known == 1 and not errors:
+            return Taken([whole])
+        return Taken([b for b in _by_topic(whole, names, topic, good) if len(b)], events)
+
+    def _event(self, i: int, heads: NDArray[np.uint64], topic: str) -> Event:
+        code = int(heads[i, 0].astype(np.uint32).view(np.int32))
+        reason = self._calls.rd_kafka_message_errstr(int(self._pointers[i])) or b""
+        place = Partition(topic, int(heads[i, 2] & _LOW)) if topic else None
+        return Event(place, code, int(heads[i, 7].view(np.int64)), reason.decode(errors="replace"))
+
+    def _headers_of(self, count: int, good: NDArray[np.int64]) -> list[list[tuple[str, bytes | None]]]:
+        found: list[list[tuple[str, bytes | None]]] = [[] for _ in range(count)]
+        handle, name = ctypes.c_void_p(), ctypes.c_char_p()
+        value, size = ctypes.c_void_p(), ctypes.c_size_t()
+        for i in good.tolist():
+            if self._calls.rd_kafka_message_headers(int(self._pointers[i]), ctypes.byref(handle)):
+                continue
+            while not self._calls.rd_kafka_header_get_all(
+                handle, len(found[i]), ctypes.byref(name), ctypes.byref(value), ctypes.byref(size)
+            ):
+                content = ctypes.string_at(value.value, size.value) if value.value is not None else None
+                found[i].append(((name.value or b"").decode(), content))
+        return found
+
+    def serve(self, timeout: float) -> Sequence[Event]:
+        """See `Intake.serve`."""
+        events: list[Event] = []
+        message = self._consumer.poll(timeout)
+        while message is not None:
+            events.append(event_of(message))
+            message = self._consumer.poll(0)
+        return events
+
+    def close(self) -> None:
+        """See `Intake.close`."""
+        if self._queue is None:
+            return
+        for partition in self._attached:
+            self._forward(partition, None)
+        self._calls.rd_kafka_queue_destroy(self._queue)
+        self._queue = None
+
+
+def _by_topic(
+    whole: RawBatch, names: Sequence[str], topic: NDArray[np.int32], good: NDArray[np.int64]
+) -> list[RawBatch]:
+    batches = []
+    for number, name in enumerate(names):
+        part = whole.select(good[topic[good] == number])
+        batches.append(
+            RawBatch(name, part.partition, part.offset, part.timestamp, part.keys, part.values, part.headers)
+        )
+    return batches
