@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
@@ -18,7 +18,7 @@ from pyiceberg.table.snapshots import (
     TOTAL_RECORDS,
 )
 
-from lakeward.ledger import LedgerEntry, decode, key_of
+from lakeward.ledger import LedgerEntry, breaks, decode, key_of
 from lakeward.outcomes import Totals
 from lakeward.sinks.iceberg.archive import Archived, read_all
 from lakeward.sinks.iceberg.find import head_of
@@ -77,6 +77,25 @@ def history(table: Table, pipeline: str) -> list[Record]:
         )
         for row in rows
     ]
+
+
+def audit(records: Sequence[Record]) -> list[str]:
+    """What is wrong with the pipeline's ledger along the ancestry (PROTOCOL I3); nothing where it is contiguous.
+
+    ``records`` as `history` returns them, oldest first.
+    """
+    wrong: list[str] = []
+    before: LedgerEntry | None = None
+    for record in records:
+        if not record.on_ancestry or record.entry is None:
+            continue
+        carried = before is not None and record.entry.commit == before.commit
+        if not carried:
+            wrong += [f"snapshot {record.snapshot_id}: {what}" for what in breaks(before, record.entry)]
+        elif before is not None and record.entry.carried() != before.carried():
+            wrong.append(f"snapshot {record.snapshot_id}: an entry that was carried along differs")
+        before = record.entry
+    return wrong
 
 
 def _parents(table: Table, known: Mapping[int, Archived]) -> dict[int, int]:
