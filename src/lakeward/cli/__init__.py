@@ -66,6 +66,6 @@ class LazyGroup(click.Group):
     epilog="Exit codes: 0 fine, 1 something is wrong, 2 usage or configuration, 3 a server is unreachable, "
     "4 a person must decide.",
 )
-@click.version_option(package_name="lakeward", message="%(prog)s %(version)s")
+@click.version_option(package_name="lakeward", prog_name="lakeward", message="%(prog)s %(version)s")
 def main() -> None:
     """Streams into lakehouse tables, exactly once."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -113,7 +114,7 @@ def _started(kind: str, name: str, probe: Callable[[], list[Finding]]) -> queue.
         try:
             answer.put(probe())
         except LakewardError as error:
-            detail = ". ".join(part.rstrip(".") for part in (error.what, error.way_out) if part)
+            detail = ". ".join(part for part in (error.what, error.way_out) if part)
             answer.put([Finding(kind, name, _state_of(error), detail)])
         except Exception as error:  # noqa: BLE001 - a probe that breaks is a finding, not a crash
             answer.put([Finding(kind, name, State.WRONG, f"{type(error).__name__} while asking it")])
@@ -170,7 +171,7 @@ def _metadata(consumer: Consumer, said: list[KafkaError], bound: float) -> Any:
     end = time.monotonic() + bound
     while True:
         try:
-            return consumer.list_topics(timeout=max(0.1, min(1.0, end - time.monotonic())))
+            return consumer.list_topics(timeout=max(0.1, min(0.3, end - time.monotonic())))
         except KafkaException:
             consumer.poll(0)  # hands over what the client has to say
             if time.monotonic() >= end or any(error.code() in _HOPELESS_CODES for error in said):
@@ -290,9 +291,11 @@ def _store(properties: Mapping[str, Any], place: str, bound: float) -> list[Find
     settings = {"s3.connect-timeout": f"{bound:g}", "s3.request-timeout": f"{bound:g}", **properties}
     start = time.monotonic()
     with translated("looking", place):
-        there = load_file_io(settings, place).new_input(place.rstrip("/")).exists()
+        # The bucket alone: what is below it comes with the first file.
+        parts = urlsplit(place)
+        there = load_file_io(settings, place).new_input(f"{parts.scheme}://{parts.netloc}").exists()
     if not there:
-        raise StorageError("does not exist, or we may not see it", "Create the bucket or folder, or check s3.* rights.")
+        raise StorageError(f"there is no {parts.netloc}, or we may not see it", "Create it, or check our rights.")
     return [Finding("object store", place, State.UP, "reachable", _since(start))]
 
 
