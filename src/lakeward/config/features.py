@@ -31,7 +31,6 @@ _DECODERS = ("debezium", "bytes")
 
 LIMITS: tuple[Limit, ...] = (
     Limit(("source", "postgres_buffer"), instead="source.kafka is"),
-    Limit(("source", "kafka", "poll_records")),
     Limit(("decode",), _DECODERS, "avro and json are"),
     Limit(("sink", "delta"), instead="sink.iceberg is"),
     Limit(("tables", "*", "source_table"), instead="topics and topic_pattern are"),

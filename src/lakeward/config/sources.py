@@ -13,6 +13,8 @@ OWNED_PROPERTIES: dict[str, str] = {
     "bootstrap.servers": "write source.kafka.bootstrap_servers",
     "metadata.broker.list": "write source.kafka.bootstrap_servers",
     "group.id": "write source.kafka.group_id",
+    "client.id": "each worker has its own",
+    "allow.auto.create.topics": "reading never creates a topic",
     "auto.offset.reset": "write source.kafka.start and on_lost_positions",
     **dict.fromkeys(
         (
@@ -30,8 +32,10 @@ OWNED_PROPERTIES: dict[str, str] = {
     **dict.fromkeys(
         (
             "enable.partition.eof",
+            "error_cb",
             "group.protocol",
             "group.remote.assignor",
+            "logger",
             "on_assign",
             "on_commit",
             "on_lost",
@@ -63,7 +67,7 @@ class Kafka(Section):
         description="What to do when the topic no longer holds what comes next. Anything but `stop` gives up the "
         "lost offsets and records which.",
     )
-    poll_records: Count | None = Field(default=None, description="Most messages taken from the client in one call.")
+    poll_records: Count | None = Field(default=None, description="Most messages taken in one poll. Default: 20000.")
     properties: Options = Field(
         default={},
         description="Any librdkafka property, such as `security.protocol` or `sasl.password`, except those that "

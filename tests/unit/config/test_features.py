@@ -42,7 +42,7 @@ def test_what_it_cannot_run_is_refused_line_by_line():
 
 EVERYTHING = {
     "name": "p",
-    "source": {"kafka": {"bootstrap_servers": "h:1", "poll_records": 5}},
+    "source": {"kafka": {"bootstrap_servers": "h:1"}},
     "decode": {"debezium": {"format": "json"}},
     "sink": {"iceberg": {}},
     "tables": [

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from lakeward.config import from_mapping, load, load_text
+from lakeward.config.sources import OWNED_PROPERTIES
 from lakeward.errors import ConfigurationError
+from lakeward.sources.kafka_client import TAKEN
 
 GOOD = """\
 name: clicks
@@ -334,3 +336,7 @@ def test_a_file_that_is_not_text_or_not_a_file_is_refused(tmp_path):
     for path, words in ((tmp_path / "latin.yaml", "is not UTF-8 text"), (tmp_path, "cannot be read: Is a directory")):
         with pytest.raises(ConfigurationError, match=words):
             load(path, {})
+
+
+def test_every_property_that_the_source_sets_itself_is_refused():
+    assert TAKEN - set(OWNED_PROPERTIES) == set()
