@@ -134,7 +134,11 @@ def rows_of(table: Table, connection: duckdb.DuckDBPyConnection | None = None) -
     files = [task.file.file_path for task in table.scan().plan_files()]
     if not files:
         return Counter()
-    columns = ", ".join(f'"{field.name}"' for field in table.schema().fields)
-    sql = f"SELECT {columns} FROM read_parquet($files, hive_partitioning = false)"  # noqa: S608 -- the table's names
+    source = "read_parquet($files, hive_partitioning = false, union_by_name = true)"
     with connection.cursor() if connection is not None else duckdb.connect() as reader:
+        described = reader.execute(f"DESCRIBE SELECT * FROM {source}", {"files": files})  # noqa: S608 -- a constant
+        held = {row[0] for row in described.fetchall()}
+        names = [field.name for field in table.schema().fields]
+        columns = ", ".join(f'"{name}"' if name in held else "NULL" for name in names)
+        sql = f"SELECT {columns} FROM {source}"  # noqa: S608 -- the table's own names
         return Counter(reader.execute(sql, {"files": files}).fetchall())

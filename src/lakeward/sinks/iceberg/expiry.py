@@ -2,7 +2,8 @@
 
 Tiers, by age against the head's own time: every snapshot of the last three minutes (at most 24 of them, so that
 commits stay as fast at any flush interval), then the last of each minute for an hour, of each hour for a day, of each
-day up to ``keep``. A bucket's last stays the last, so the tiers nest and a second run removes nothing.
+day up to ``keep``. A bucket's last stays the last, so the tiers nest and a second run removes nothing. The newest ten
+stay at any age: one commit of a clock that ran ahead must not take every way back with it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 RECENT_MS, RECENT_COUNT = 3 * MINUTE_MS, 24
+ALWAYS_COUNT = 10
 _READERS = 8
 
 
@@ -53,10 +55,10 @@ def doomed(metadata: TableMetadata, keep_ms: int) -> list[Snapshot]:
 
 def _width(age: int, rank: int, keep_ms: int) -> int | None:
     """How far apart snapshots of this age are kept: 0 for all of them, None for none."""
+    if rank < ALWAYS_COUNT or (age <= min(RECENT_MS, keep_ms) and rank < RECENT_COUNT):
+        return 0
     if age > keep_ms:
         return None
-    if age <= RECENT_MS and rank < RECENT_COUNT:
-        return 0
     return MINUTE_MS if age <= HOUR_MS else HOUR_MS if age <= DAY_MS else DAY_MS
 
 
