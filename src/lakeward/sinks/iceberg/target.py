@@ -86,6 +86,10 @@ class IcebergTarget:
             others={name: entry for name, entry in entries.items() if entry is not None},
         )
 
+    def load(self) -> Table | None:
+        """The table as it is now, for readers; None where there is none."""
+        return self._handle.load()
+
     def schema(self) -> pa.Schema | None:
         """The table's columns as Arrow types; None where there is no table yet."""
         table = self._handle.load()
