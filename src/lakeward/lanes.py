@@ -14,6 +14,7 @@ from lakeward.batching import Filling, FlushPolicy, Stretch, stretches
 from lakeward.errors import RejectedRecordError
 from lakeward.ledger import LedgerEntry
 from lakeward.metadata_columns import type_of, with_metadata
+from lakeward.observability.progress import TableProgress
 from lakeward.outcomes import Batch, CommitReceipt, Outcome
 from lakeward.positions import Partition, Position
 from lakeward.records import Decoded, RawBatch
@@ -164,6 +165,24 @@ class Lane:
         tally.last, tally.last_ms = receipt, now_ms
         if freshness_ms is not None:
             tally.freshness_ms.append(freshness_ms)
+
+    def progress(self, ends: Mapping[Partition, int]) -> TableProgress:
+        """Where this table stands; ``ends`` are the partitions' ends as last heard of."""
+        known = self.entry.positions if self.entry else {}
+        lag = sum(
+            max(0, end - (known[p].next if p in known else 0)) for p, end in ends.items() if p.topic in self.topics
+        )
+        tally = self.tally
+        return TableProgress(
+            table=self.name,
+            rows=tally.last.after.rows if tally.last else 0,
+            written=tally.rows,
+            commits=tally.commits,
+            lag=lag,
+            snapshot_id=tally.last.snapshot_id if tally.last else None,
+            last_commit_ms=tally.last_ms,
+            refusals=tally.refusals,
+        )
 
     def drop(self, entry: LedgerEntry | None) -> None:
         """Forget both batches; the table continues where ``entry`` says (PROTOCOL C5, B2). Never trims."""

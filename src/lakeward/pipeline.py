@@ -26,6 +26,7 @@ from lakeward.clock import Clock
 from lakeward.errors import ConfigurationError, Directive, LakewardError, OperatorError, UndecidedError
 from lakeward.joining import Joining
 from lakeward.lanes import Lane
+from lakeward.observability.progress import Meter, Progress, percentiles
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused
 from lakeward.positions import Partition
 from lakeward.records import RawBatch
@@ -35,6 +36,8 @@ from lakeward.starts import StartPolicy
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+REPORT_S = 0.25
+"""Seconds between two reports of progress."""
 REFUSALS_IN_A_ROW = 10
 """So many refusals with changed claims mean that two groups run one pipeline (PROTOCOL R3)."""
 
@@ -49,13 +52,17 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
-    """``topics`` are those named outright; ``drain_s`` bounds how long stopping may take, in seconds."""
+    """``topics`` are those named outright; ``drain_s`` bounds how long stopping may take, in seconds.
+
+    ``adopt`` names a pipeline whose positions this one takes over where a table knows only those (PROTOCOL F4).
+    """
 
     name: str
     topics: tuple[str, ...]
     start: StartPolicy = field(default_factory=StartPolicy)
     patience: Patience = field(default_factory=Patience)
     drain_s: float = 30.0
+    adopt: str | None = None
     committers: int = 2
 
 
@@ -69,6 +76,7 @@ class Pipeline:
         lanes_for: Callable[[str], list[Lane]],
         clock: Clock,
         chance: random.Random,
+        observe: Callable[[Progress], None] | None = None,
     ) -> None:
         self.settings = settings
         self._source = source
@@ -76,23 +84,21 @@ class Pipeline:
         self._chance = chance
         self._stopping = threading.Event()
         self._persistence = Persistence(settings.patience, clock, chance, self._stopping)
-        self._joining = Joining(source, lanes_for, settings.start, clock)
+        self._joining = Joining(source, lanes_for, settings.start, clock, settings.adopt)
         self._executor = ThreadPoolExecutor(settings.committers, thread_name_prefix="commit")
         self._backlog: deque[RawBatch] = deque()
         self._backlog_waits: Backoff | None = None
         self._backlog_at = 0.0
         self._held: set[Partition] = set()
+        self._observe = observe
+        self._meter = Meter()
+        self._next_report = 0.0
         self.taken = 0
 
     @property
     def lanes(self) -> list[Lane]:
         """The tables fed so far."""
         return self._joining.lanes
-
-    @property
-    def ends(self) -> dict[Partition, int]:
-        """The end of each partition as last heard of; for display."""
-        return dict(self._source.ends())
 
     def stop(self) -> None:
         """Stop taking; `run` drains and returns."""
@@ -110,7 +116,10 @@ class Pipeline:
             self._require_topics(until)
             while not self._stopping.is_set() and not self._finished(until):
                 self._turn(until)
+                self._report("RUNNING")
+            self._report("DRAINING", now=True)
             self._drain()
+            self._report("STOPPED", now=True)
         except LakewardError:
             self._drain_after_failure()
             raise
@@ -298,6 +307,17 @@ class Pipeline:
             f"stopped after {self.settings.drain_s:g} s with open commits: {', '.join(lane.name for lane in pending)}",
             "Nothing is lost: the next start asks the tables what they hold and continues there.",
         )
+
+    def _report(self, state: str, *, now: bool = False) -> None:
+        at = self._clock.monotonic()
+        if self._observe is None or (at < self._next_report and not now):
+            return
+        self._next_report = at + REPORT_S
+        ends = self._source.ends()
+        samples = [ms for lane in self.lanes for ms in lane.tally.freshness_ms]
+        tables = [lane.progress(ends) for lane in self.lanes]
+        rate = self._meter.rate(at, self.taken)
+        self._observe(Progress(state, self.taken, rate, percentiles(samples), tables))
 
     def _drain_after_failure(self) -> None:
         """Commit what other tables hold before the error is raised; their own failures are only logged."""

@@ -1,0 +1,180 @@
+"""From a configuration to a pipeline: the only place that knows every part."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import requests
+from pyiceberg.catalog import Catalog
+
+from lakeward.batching import FlushPolicy
+from lakeward.clock import Clock
+from lakeward.config import CATALOG_NAME, Config
+from lakeward.config.sources import Kafka
+from lakeward.config.tables import Table
+from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoding.code_cache import default_folder
+from lakeward.decoding.registry import RegistryClient
+from lakeward.errors import ConfigurationError
+from lakeward.lanes import Lane, LaneSettings
+from lakeward.metadata_columns import HEADER_PREFIX
+from lakeward.observability.progress import Progress
+from lakeward.pipeline import Pipeline, PipelineSettings
+from lakeward.positions import Bounds, Partition
+from lakeward.routing import Route, tables_for
+from lakeward.sinks.iceberg.catalog import open_catalog
+from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
+from lakeward.sources.kafka import KafkaSource
+from lakeward.sources.kafka_client import KafkaSettings
+from lakeward.sources.kafka_survey import survey
+from lakeward.stages import Decoder
+from lakeward.starts import Edge, Lost, StartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a command adds to the configuration."""
+
+    adopt: str | None = None
+    drain_s: float = 30.0
+    code_cache: Path | None = None
+
+
+class Assembly:
+    """Builds the parts of one configuration. Nothing is asked of a server before it is used."""
+
+    def __init__(self, config: Config, clock: Clock, chance: random.Random, choices: Choices | None = None) -> None:
+        config.require_available()
+        self.config = config
+        self._clock = clock
+        self._chance = chance
+        self._choices = choices or Choices()
+        self._catalog: Catalog | None = None
+        self._targets: dict[str, IcebergTarget] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._avro: AvroDecoder | None = None
+        self.routes = tuple(_route(table) for table in config.tables)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The Iceberg catalog, opened when it is first asked for.
+
+        Raises:
+            UnreachableError: it does not answer.
+        """
+        if self._catalog is None:
+            self._catalog = open_catalog({"name": CATALOG_NAME, **self.config.catalog_properties()})
+        return self._catalog
+
+    def pipeline(self, observe: Callable[[Progress], None] | None = None) -> Pipeline:
+        """One worker of the configured pipeline."""
+        kafka = self._kafka
+        topics = tuple(dict.fromkeys(topic for table in self.config.tables for topic in table.topics or ()))
+        settings = PipelineSettings(
+            name=self.config.name,
+            topics=topics,
+            start=StartPolicy(_start(kafka.start), Lost(kafka.on_lost_positions)),
+            drain_s=self._choices.drain_s,
+            adopt=self._choices.adopt,
+        )
+        return Pipeline(settings, self.source(), self.lanes_for, self._clock, self._chance, observe)
+
+    def source(self) -> KafkaSource:
+        """The source, not yet opened."""
+        return KafkaSource(self.kafka_settings(), self._clock)
+
+    def survey(self, topics: Iterable[str]) -> Mapping[Partition, Bounds]:
+        """What ``topics`` hold now, asked without joining the consumer group.
+
+        Raises:
+            UnreachableError: no broker answers.
+        """
+        return survey(self.kafka_settings(), topics, self._clock)
+
+    def kafka_settings(self) -> KafkaSettings:
+        """What the source reads, and from where."""
+        kafka = self._kafka
+        kinds = [kind for table in self.config.tables for kind in table.metadata_columns.values()]
+        return KafkaSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            group_id=self.config.group_id,
+            topics=tuple(dict.fromkeys(topic for table in self.config.tables for topic in table.topics or ())),
+            patterns=tuple(table.topic_pattern for table in self.config.tables if table.topic_pattern),
+            properties=self.config.kafka_properties(),
+            headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds),
+            **({"poll_records": kafka.poll_records} if kafka.poll_records else {}),
+        )
+
+    def lanes_for(self, topic: str) -> list[Lane]:
+        """The lanes that ``topic`` feeds; two topics may share one."""
+        return [self._lane(index, table) for index, table in tables_for(self.routes, topic)]
+
+    def target(self, table: Table, name: str) -> IcebergTarget:
+        """The table ``name`` as ``table`` configures it."""
+        if name not in self._targets:
+            settings = TargetSettings(
+                pipeline=self.config.name,
+                table=tuple(name.replace("/", ".").split(".")),
+                layout=table.layout,
+                keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+            )
+            chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
+            self._targets[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
+        return self._targets[name]
+
+    def _lane(self, index: int, name: str) -> Lane:
+        if name not in self._lanes:
+            table = self.config.tables[index]
+            flush = self.config.flush_of(table)
+            policy = FlushPolicy(flush.interval.total_seconds(), flush.rows, flush.bytes)
+            target = self.target(table, name)
+            settings = LaneSettings(policy, dict(table.metadata_columns))
+            self._lanes[name] = Lane(target, self._decoder(table, target), settings)
+        return self._lanes[name]
+
+    def _decoder(self, table: Table, target: IcebergTarget) -> Decoder:
+        from lakeward.decoding.json import JsonDecoder  # noqa: PLC0415
+
+        decode = self.config.decode_of(table)
+        if decode.kind == "avro":
+            return self.avro()
+        if decode.fields is None and (schema := target.schema()) is not None:
+            own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
+            return JsonDecoder.from_schema(own, self._code_cache)
+        return JsonDecoder(decode.fields, self._code_cache)
+
+    def avro(self) -> AvroDecoder:
+        """The Avro decoder, one for all tables: it knows the registry's schemas by id."""
+        registry = self.config.schema_registry
+        if registry is None:
+            raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
+        if self._avro is None:
+            auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
+            client = RegistryClient(registry.url, auth, self._clock, requests.Session())
+            self._avro = AvroDecoder(client, self._code_cache)
+        return self._avro
+
+    @property
+    def _kafka(self) -> Kafka:
+        if self.config.source.kafka is None:
+            raise ConfigurationError("there is no source.kafka", "It is the only source in this version.")
+        return self.config.source.kafka
+
+    @property
+    def _code_cache(self) -> Path:
+        return self._choices.code_cache or default_folder()
+
+
+def _route(table: Table) -> Route:
+    pattern = re.compile(table.topic_pattern) if table.topic_pattern else None
+    return Route(table.table, frozenset(table.topics or ()), pattern)
+
+
+def _start(start: str | datetime) -> Edge | int:
+    return int(start.timestamp() * 1000) if isinstance(start, datetime) else Edge(start)

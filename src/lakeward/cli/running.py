@@ -1,0 +1,146 @@
+"""What `run` and `consume` share: signals, the live display, the last word."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakeward.cli.output import print_json
+from lakeward.clock import SystemClock
+
+if TYPE_CHECKING:
+    from lakeward.config import Config
+    from lakeward.observability.progress import Progress
+    from lakeward.pipeline import Until
+
+
+def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = None) -> None:
+    """Run the pipeline of ``config``; live progress on a terminal, structured logs elsewhere.
+
+    Raises:
+        LakewardError: as `Pipeline.run`.
+    """
+    from lakeward.assembly import Assembly, Choices  # noqa: PLC0415 - a second of imports
+    from lakeward.observability import logging  # noqa: PLC0415
+
+    live = sys.stderr.isatty() and not as_json
+    logging.configure("WARNING" if live else config.log.level)
+    clock = SystemClock()
+    chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
+    last: list[Progress] = []
+    with _display(config.name, clock) if live else nullcontext(_nobody) as show:
+
+        def observe(progress: Progress) -> None:
+            last[:] = [progress]
+            show(progress)
+
+        pipeline = Assembly(config, clock, chance, Choices(adopt=adopt)).pipeline(observe)
+        with _signals(pipeline.stop):
+            pipeline.run(until)
+    _last_word(config.name, last[-1], as_json=as_json)
+
+
+def _nobody(_progress: Progress) -> None:
+    pass
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGTERM or SIGINT drains; a second one leaves at once. Nothing is lost either way."""
+    seen: list[int] = []
+
+    def handle(number: int, _frame: Any) -> None:
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        click.echo("stopping: committing what is held; once more to leave at once", err=True)
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _display(name: str, clock: SystemClock) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=False) as live:
+
+        def show(progress: Progress) -> None:
+            live.update(render(name, progress, clock.now_ms()), refresh=True)
+
+        yield show
+
+
+def render(name: str, progress: Progress, now_ms: int) -> Any:
+    """The live display: one line about the pipeline, one about each table."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    fresh = (
+        f"  freshness p50 {_seconds(progress.freshness[0])}  p99 {_seconds(progress.freshness[1])}"
+        if progress.freshness
+        else ""
+    )
+    colour = {"RUNNING": "green", "DRAINING": "yellow"}.get(progress.state, "bold")
+    head = Text.assemble((name, "bold"), "  ", (progress.state, colour), f"  {progress.rate:,.0f} rows/s{fresh}")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("TABLE")
+    for heading in ("ROWS", "LAG"):
+        table.add_column(heading, justify="right")
+    table.add_column("LAST COMMIT")
+    for row in progress.tables:
+        ago = f"{_seconds(max(0, now_ms - row.last_commit_ms))} ago" if row.last_commit_ms is not None else "-"
+        snapshot = f"  snapshot {row.snapshot_id}" if row.snapshot_id is not None else ""
+        table.add_row(row.table, f"{row.rows:,}", f"{row.lag:,}", ago + snapshot)
+    return Group(head, table)
+
+
+def _seconds(ms: int) -> str:
+    seconds = ms / 1000
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 120
+        else f"{seconds / 60:,.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:,.0f} h"
+    )
+
+
+def _last_word(name: str, progress: Progress, *, as_json: bool) -> None:
+    tables = [
+        {
+            "table": t.table,
+            "written": t.written,
+            "commits": t.commits,
+            "rows": t.rows,
+            "snapshot_id": t.snapshot_id,
+            "lag": t.lag,
+        }
+        for t in progress.tables
+    ]
+    if as_json:
+        print_json({"pipeline": name, "state": "stopped", "messages": progress.taken, "tables": tables})
+        return
+    for table in progress.tables:
+        what = (
+            f"{table.written:,} rows in {table.commits:,} commits, {table.rows:,} in the table"
+            if table.commits
+            else "nothing to write"
+        )
+        click.echo(f"{table.table}: {what}")
+    if not progress.tables:
+        click.echo(f"{name}: nothing to write")

@@ -1,0 +1,47 @@
+"""The tables that a configuration names, found: for the commands that look at them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lakeward.clock import SystemClock
+from lakeward.routing import tables_for
+
+if TYPE_CHECKING:
+    from lakeward.assembly import Assembly
+    from lakeward.config import Config
+    from lakeward.sinks.iceberg.target import IcebergTarget
+
+
+@contextmanager
+def quiet_assembly(config: Config) -> Iterator[Assembly]:
+    """The parts of ``config``, with logs from WARNING up."""
+    from lakeward.assembly import Assembly  # noqa: PLC0415 - a second of imports
+    from lakeward.observability import logging  # noqa: PLC0415
+
+    logging.configure("WARNING")
+    yield Assembly(config, SystemClock(), random.Random())  # noqa: S311 - nothing is drawn from it here
+
+
+def targets(assembly: Assembly) -> list[IcebergTarget]:
+    """Every table that the configuration names; for a pattern, those that exist in the catalog and fit its template."""
+    found: dict[str, IcebergTarget] = {}
+    for table in assembly.config.tables:
+        if table.topic_pattern is None or "{" not in table.table:
+            found.setdefault(table.table, assembly.target(table, table.table))
+            continue
+        namespace = table.table.replace("/", ".").rpartition(".")[0]
+        spaces = [namespace] if "{" not in namespace else [".".join(n) for n in assembly.catalog.list_namespaces()]
+        for space in spaces:
+            if assembly.catalog.namespace_exists(space):
+                for identifier in assembly.catalog.list_tables(space):
+                    name = ".".join(identifier)
+                    target = assembly.target(table, name)
+                    entry = target.find().entry
+                    fed = entry.sources if entry else {}
+                    if any(name == made for topic in fed for _, made in tables_for(assembly.routes, topic)):
+                        found.setdefault(name, target)
+    return list(found.values())

@@ -1,0 +1,93 @@
+"""DuckDB over the tables, read-only: the query engine, and the independent reader that `verify` counts with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+from pyiceberg.table import Table
+
+from lakeward.errors import ConfigurationError, UnreachableError
+
+_EXTENSIONS = ("avro", "httpfs", "iceberg")
+_READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+
+
+class Engine:
+    """One DuckDB in memory, with a view for each table; what it reads is the snapshot at the time it was added."""
+
+    def __init__(self, properties: Mapping[str, Any]) -> None:
+        self._connection = duckdb.connect()
+        for name in _EXTENSIONS:
+            self._connection.execute(f"LOAD '{_extension(name)}'")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._allow_store(properties)
+
+    def add(self, table: Table) -> None:
+        """Make ``table`` known under its own name."""
+        *namespace, name = (part.replace('"', '""') for part in table.name())
+        schema = ".".join(namespace)
+        location = table.metadata_location.removeprefix("file://").replace("'", "''")
+        self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        scan = f"SELECT * FROM iceberg_scan('{location}')"  # noqa: S608 - quoted above
+        self._connection.execute(f'CREATE VIEW "{schema}"."{name}" AS {scan}')
+
+    def query(self, sql: str) -> duckdb.DuckDBPyRelation:
+        """Run one statement that only reads.
+
+        Raises:
+            ConfigurationError: it is not SQL, not one statement, or it would write.
+        """
+        try:
+            statements = self._connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type not in _READ_ONLY:
+                raise ConfigurationError("only one statement that reads is possible here", "Write one SELECT.")
+            relation = self._connection.sql(sql)
+        except duckdb.Error as error:
+            raise _explained(error) from error
+        return relation
+
+    def rows(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The column names and rows of one statement.
+
+        Raises:
+            ConfigurationError: as `query`. UnreachableError: the object store does not answer.
+        """
+        try:
+            relation = self.query(sql)
+            return list(relation.columns), relation.fetchall()
+        except duckdb.Error as error:
+            raise _explained(error) from error
+
+    def _allow_store(self, properties: Mapping[str, Any]) -> None:
+        endpoint = urlsplit(str(properties.get("s3.endpoint", "")))
+        settings = {
+            "KEY_ID": properties.get("s3.access-key-id"),
+            "SECRET": properties.get("s3.secret-access-key"),
+            "SESSION_TOKEN": properties.get("s3.session-token"),
+            "REGION": properties.get("s3.region") or "us-east-1",
+            "ENDPOINT": endpoint.netloc or None,
+            "URL_STYLE": "path" if endpoint.netloc else None,
+            "USE_SSL": "false" if endpoint.scheme == "http" else None,
+        }
+        if settings["KEY_ID"] or settings["ENDPOINT"]:
+            given = ", ".join(f"{k} '{str(v).replace(chr(39), chr(39) * 2)}'" for k, v in settings.items() if v)
+            self._connection.execute(f"CREATE SECRET store (TYPE s3, {given})")
+
+
+def _explained(error: duckdb.Error) -> ConfigurationError | UnreachableError:
+    text = str(error).strip().splitlines()[0]
+    if isinstance(error, (duckdb.IOException, duckdb.HTTPException)):
+        return UnreachableError(f"the tables cannot be read: {text}", "Check the object store: `lakeward check`.")
+    return ConfigurationError(f"the query cannot be run: {text}", "`lakeward status` lists the tables.")
+
+
+def _extension(name: str) -> Path:
+    """The extension that came with the Python package: nothing is downloaded."""
+    module = importlib.import_module(f"duckdb_extension_{name}")
+    folder = Path(str(module.__file__)).parent / "extensions"
+    return next(folder.glob(f"v{duckdb.__version__}/{name}.duckdb_extension"))

@@ -1,0 +1,26 @@
+"""A look at topics without joining their consumer group: for commands that only ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lakeward.clock import Clock
+from lakeward.positions import Bounds, Partition
+from lakeward.sources.kafka_catalogue import Catalogue
+from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, properties_of
+
+
+def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapping[Partition, Bounds]:
+    """All partitions of ``topics`` and what they hold now.
+
+    Raises:
+        UnreachableError: no broker answers. PermissionDeniedError: the broker refuses us.
+    """
+    properties = properties_of(settings, "lakeward-survey")
+    trouble = Trouble(settings.bootstrap_servers)
+    consumer = consumer_of({**properties, "error_cb": trouble.heard})
+    try:
+        connect(consumer, trouble, clock)
+        return Catalogue(consumer, properties).partitions(topics)
+    finally:
+        consumer.close()
