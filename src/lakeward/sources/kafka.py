@@ -96,7 +96,7 @@ class KafkaSource:
             self._trouble.passed()
         if self._runs.crowded:
             self._stop_fetching()
-        polled = Polled(batches, ends, frozenset(self._assigned), frozenset(self._revoked))
+        polled = Polled(tuple(batches), ends, frozenset(self._assigned), frozenset(self._revoked))
         self._assigned, self._revoked = set(), set()
         return polled
 

@@ -14,6 +14,9 @@ from lakeward.sources.kafka_client import REQUEST_S, unanswered
 EARLIEST, LATEST = -2, -1
 """What ListOffsets takes instead of a timestamp."""
 
+NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""All zeros: what brokers from before topic ids answer."""
+
 _ADMIN_KEEPS = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.", "reconnect.", "enable.ssl", "log")
 """The properties that say how to connect."""
 
@@ -72,11 +75,14 @@ class Catalogue:
         try:
             cluster = self._consumer.list_topics(timeout=REQUEST_S)
             there = [t for t in asked if t in cluster.topics and cluster.topics[t].error is None]
-            if cluster.controller_id < 0 or not there:  # a broker without a controller has no ids to tell
-                return dict.fromkeys(there)
+            if cluster.controller_id <= 0 and not cluster.brokers.get(cluster.controller_id):
+                return dict.fromkeys(there)  # without a controller, nobody answers
+            if not there:
+                return {}
             self._admin = self._admin or AdminClient(self._properties)
             answers = self._admin.describe_topics(TopicCollection(there), request_timeout=REQUEST_S)
-            return {topic: str(answer.result().topic_id) for topic, answer in answers.items()}
+            ids = {topic: str(answer.result().topic_id) for topic, answer in answers.items()}
+            return {topic: None if text == NO_ID else text for topic, text in ids.items()}
         except KafkaException as failure:
             raise unanswered(f"the ids of {', '.join(asked)}", failure) from failure
 

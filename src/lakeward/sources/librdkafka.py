@@ -42,6 +42,7 @@ _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "rd_kafka_mock_cluster_new": (_P, (_P, _I)),
     "rd_kafka_mock_cluster_destroy": (None, (_P,)),
     "rd_kafka_mock_cluster_bootstraps": (_TEXT, (_P,)),
+    "rd_kafka_mock_set_controller_id": (_I, (_P, ctypes.c_int32)),
     "rd_kafka_mock_topic_create": (_I, (_P, _TEXT, _I, _I)),
     "rd_kafka_mock_topic_delete": (_I, (_P, _TEXT)),
     "rd_kafka_mock_partition_delete_records": (_I, (_P, _TEXT, _I, ctypes.c_int64)),

@@ -54,6 +54,7 @@ class EmbeddedBroker:
         self._cluster = calls.rd_kafka_mock_cluster_new(self._client, brokers)
         self.bootstrap_servers: str = calls.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         calls.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        calls.rd_kafka_mock_set_controller_id(self._cluster, 1)  # without one, clients cannot ask for topic ids
         for topic, partitions in (topics or {}).items():
             self.create(topic, partitions)
 
