@@ -107,7 +107,7 @@ def append(io: FileIO, metadata: TableMetadata, pipeline: str, records: Sequence
     if before is None:
         lines.insert(0, json.dumps({"previous": held.file if held is not None else None}))
     folder = f"{metadata.location.rstrip('/')}/_lakeward/{quote(pipeline, safe='')}"
-    path = f"{folder}/history-{metadata.current_snapshot_id}.jsonl.gz"
+    path = f"{folder}/history-{metadata.current_snapshot_id}.records"  # ".gz" makes PyArrow compress again
     # No time inside: the same records make the same bytes.
     member = gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
     with io.new_output(path).create(overwrite=True) as stream:
