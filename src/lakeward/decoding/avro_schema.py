@@ -147,8 +147,8 @@ class _Parser:
     """One pass over one schema."""
 
     origin: str
-    named: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Full name to the definition and, under ``namespace``, the namespace that holds inside it."""
+    named: dict[str, tuple[Mapping[str, Any], str]] = field(default_factory=dict)
+    """Full name to the definition and the namespace that holds inside it."""
     open: set[str] = field(default_factory=set)
     nodes: int = 0
 
@@ -186,10 +186,10 @@ class _Parser:
         if name in PRIMITIVES:
             return Scalar(name)
         full = name if "." in name or not namespace else f"{namespace}.{name}"
-        definition = self.named.get(full) or self.named.get(name)
-        if definition is None:
+        found = full if full in self.named else name
+        if found not in self.named:
             raise self._malformed(f"type {name} is not defined", path)
-        return self._definition(full if full in self.named else name, definition, path, depth)
+        return self._definition(found, path, depth)
 
     def _named(self, schema: Mapping[str, Any], namespace: str, path: str, depth: int) -> Node:
         name = schema["name"]
@@ -198,12 +198,12 @@ class _Parser:
             own, full = name.rpartition(".")[0], name
         else:
             full = f"{own}.{name}" if own else name
-        if full in self.named:
+        if self.named.setdefault(full, (schema, own))[0] is not schema:  # a type that is used twice is read twice
             raise self._malformed(f"type {full} is defined twice", path)
-        self.named[full] = {**schema, "namespace": own}
-        return self._definition(full, self.named[full], path, depth)
+        return self._definition(full, path, depth)
 
-    def _definition(self, full: str, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def _definition(self, full: str, path: str, depth: int) -> Node:
+        schema, namespace = self.named[full]
         match schema:
             case {"type": "enum", "symbols": [*symbols]} if symbols and all(isinstance(s, str) for s in symbols):
                 return Enum(tuple(symbols))
@@ -212,7 +212,7 @@ class _Parser:
             case {"type": "fixed", "size": int(size)} if 0 <= size < 2**31:
                 return Fixed(size)
             case {"type": "record" | "error", "fields": [*fields]}:
-                return self._record(full, fields, schema["namespace"], path, depth)
+                return self._record(full, fields, namespace, path, depth)
         raise self._malformed(f"type {full} is incomplete", path)
 
     def _record(self, full: str, fields: list[Any], namespace: str, path: str, depth: int) -> Record:

@@ -21,6 +21,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND = 40401, 40402, 40403
 BUSY = frozenset({408, 425, 429})
 """Answers below 500 that ask us to come back."""
+NO_URL = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 REMEMBERED_UNKNOWN = 10_000
 
 
@@ -150,7 +151,7 @@ class RegistryClient:
                     timeout=self._patience.timeout,
                     headers={"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
                 )
-            except requests.exceptions.InvalidURL as error:
+            except NO_URL as error:
                 raise ConfigurationError(f"{self.url} is not a URL", "correct schema_registry.url") from error
             except requests.RequestException as error:
                 reason = type(error).__name__

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+import pytest
+import requests
+
+from lakeward.clock import SystemClock
+from lakeward.decoding import avro
+from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoding.registry import RegistryClient
+from lakeward.errors import SchemaMismatchError
+from lakeward.records import Blobs, Decoded, RawBatch
+from lakeward.testing.registry import EmbeddedRegistry
+
+UTC = dt.UTC
+TRADE = {
+    "type": "record",
+    "name": "Trade",
+    "namespace": "market",
+    "fields": [
+        {"name": "symbol", "type": "string", "doc": "the company's code on the exchange"},
+        {"name": "company_id", "type": "int"},
+        {"name": "exchange", "type": "string", "default": "ASX"},
+        {"name": "exchange_timestamp", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 6}},
+        {"name": "volume", "type": "long"},
+        {"name": "qualifiers", "type": "int"},
+        {"name": "venue", "type": "string"},
+        {"name": "buyer_id", "type": ["null", "string"], "default": None},
+        {"name": "ingestion_timestamp", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "sequence_number", "type": ["null", "long"], "default": None},
+    ],
+}
+FIELDS: dict[str, Any] = {
+    "boolean": "boolean",
+    "int": "int",
+    "long": "long",
+    "string": "string",
+    "bytes": "bytes",
+    "fixed": {"type": "fixed", "name": "Three", "size": 3},
+    "enum": {"type": "enum", "name": "Side", "symbols": ["buy", "sell"]},
+    "decimal": {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2},
+    "wide": {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 0},
+    "date": {"type": "int", "logicalType": "date"},
+    "time_millis": {"type": "int", "logicalType": "time-millis"},
+    "time_micros": {"type": "long", "logicalType": "time-micros"},
+    "timestamp": {"type": "long", "logicalType": "timestamp-millis"},
+    "nanos": {"type": "long", "logicalType": "timestamp-nanos"},
+    "uuid": {"type": "string", "logicalType": "uuid"},
+    "longs": {"type": "array", "items": "long"},
+    "nulls": {"type": "array", "items": "null"},
+    "double": "double",
+}
+EVERYTHING = {
+    "type": "record",
+    "name": "Everything",
+    "fields": [{"name": name, "type": ["null", kind]} for name, kind in FIELDS.items()],
+}
+"""Each field may be null, so that a message can hold any one of them."""
+
+
+def zigzag(number: int) -> bytes:
+    number = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def counted(content: bytes) -> bytes:
+    return zigzag(len(content)) + content
+
+
+def written(schema: dict[str, Any], schema_id: int, row: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), row)
+    return framed(schema_id, stream.getvalue())
+
+
+def framed(schema_id: int, payload: bytes) -> bytes:
+    return b"\0" + schema_id.to_bytes(4, "big") + payload
+
+
+def batch(messages: list[bytes | None]) -> RawBatch:
+    count = len(messages)
+    offsets = np.arange(count, dtype=np.int64)
+    keys = Blobs.of([None] * count)
+    return RawBatch("trades", np.zeros(count, np.int32), offsets, offsets, keys, Blobs.of(messages))
+
+
+def trade(k: int = 0, **changes: Any) -> dict[str, Any]:
+    start = dt.datetime(2026, 1, 5, 10, tzinfo=UTC)
+    row = {
+        "symbol": "BHP",
+        "company_id": 7078,
+        "exchange": "ASX",
+        "exchange_timestamp": start + dt.timedelta(milliseconds=k),
+        "price": Decimal("45.670000"),
+        "volume": 1_000 + k,
+        "qualifiers": 0,
+        "venue": "X",
+        "buyer_id": None if k % 3 else f"B{k}",
+        "ingestion_timestamp": start + dt.timedelta(milliseconds=k + 3),
+        "sequence_number": k if k % 5 else None,
+    }
+    return {**row, **changes}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[EmbeddedRegistry]:
+    with EmbeddedRegistry() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def decoder(registry: EmbeddedRegistry) -> Iterator[AvroDecoder]:
+    client = RegistryClient(registry.url, None, SystemClock(), requests.Session())
+    yield AvroDecoder(client, None)
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def trade_id(registry: EmbeddedRegistry) -> int:
+    return registry.register("trades-value", json.dumps(TRADE))
+
+
+@pytest.fixture(scope="module")
+def everything_id(registry: EmbeddedRegistry) -> int:
+    return registry.register("everything-value", json.dumps(EVERYTHING))
+
+
+def only(field: str, raw: bytes) -> bytes:
+    """A payload of `EVERYTHING` in which ``field`` is ``raw`` and all others are null."""
+    return b"".join(b"\2" + raw if name == field else b"\0" for name in FIELDS)
+
+
+@pytest.fixture
+def read(decoder: AvroDecoder, everything_id: int) -> Any:
+    """Decode one field between two good neighbours."""
+
+    def read(field: str, raw: bytes) -> Decoded:
+        good = framed(everything_id, only("string", counted("grün".encode())))
+        decoded = decoder.decode(batch([good, framed(everything_id, only(field, raw)), good]))
+        assert {0, 2} <= {int(i) for part in decoded.parts for i in part.index}
+        (part,) = decoded.parts
+        rows = part.rows.column("string").to_pylist()
+        assert (rows[0], rows[-1]) == ("grün", "grün")
+        part.rows.validate(full=True)
+        return decoded
+
+    return read
+
+
+def code_of(decoded: Decoded) -> tuple[int, str]:
+    (reject,) = decoded.rejects
+    return reject.index, reject.code
+
+
+def test_trades_come_out_as_they_went_in(decoder: AvroDecoder, trade_id: int) -> None:
+    rows = [trade(k) for k in range(1000)]
+    decoded = decoder.decode(batch([written(TRADE, trade_id, row) for row in rows]))
+    (part,) = decoded.parts
+    assert part.rows.to_pylist() == rows
+    assert part.index.tolist() == list(range(1000))
+    assert list(decoded.rejects) == []
+    assert decoded.skipped.tolist() == []
+
+
+def test_the_columns_have_exact_types_and_the_schemas_docs(decoder: AvroDecoder, trade_id: int) -> None:
+    (part,) = decoder.decode(batch([written(TRADE, trade_id, trade())])).parts
+    schema = part.rows.schema
+    assert schema.field("price").type == pa.decimal128(18, 6)
+    assert schema.field("exchange_timestamp").type == pa.timestamp("us", "UTC")
+    assert not schema.field("symbol").nullable
+    assert schema.field("buyer_id").nullable
+    assert schema.field("symbol").metadata == {b"doc": b"the company's code on the exchange"}
+    assert decoder.schema("trades") == schema
+
+
+def test_prices_at_the_edge_of_the_precision_are_exact(decoder: AvroDecoder, trade_id: int) -> None:
+    prices = [
+        Decimal(n).scaleb(-6) for n in (10**18 - 1, -(10**18) + 1, 0, -1, 1, 127, 128, -128, -129, 2**31, -(2**55))
+    ]
+    decoded = decoder.decode(batch([written(TRADE, trade_id, trade(price=price)) for price in prices]))
+    assert decoded.parts[0].rows.column("price").to_pylist() == prices
+
+
+def test_timestamps_before_1970_and_empty_and_foreign_strings_are_kept(decoder: AvroDecoder, trade_id: int) -> None:
+    rows = [
+        trade(exchange_timestamp=dt.datetime(1969, 12, 31, 23, 59, 59, 999000, tzinfo=UTC), symbol="", buyer_id=""),
+        trade(exchange_timestamp=dt.datetime(1, 1, 1, tzinfo=UTC), symbol="株式会社", venue="\0"),
+        trade(exchange_timestamp=dt.datetime(9999, 12, 31, tzinfo=UTC), symbol="🙂" * 100, sequence_number=-(2**63)),
+    ]
+    decoded = decoder.decode(batch([written(TRADE, trade_id, row) for row in rows]))
+    assert decoded.parts[0].rows.to_pylist() == rows
+
+
+def test_an_empty_batch_has_no_parts(decoder: AvroDecoder) -> None:
+    decoded = decoder.decode(batch([]))
+    assert (list(decoded.parts), list(decoded.rejects), decoded.skipped.tolist()) == ([], [], [])
+
+
+def test_nulls_are_skipped_and_broken_headers_rejected(decoder: AvroDecoder, trade_id: int) -> None:
+    good = written(TRADE, trade_id, trade())
+    decoded = decoder.decode(batch([None, b"", good, b"\0\0\0\0", b"\1" + good[1:], None, b'{"a": 1}', good]))
+    assert decoded.skipped.tolist() == [0, 5]
+    assert [(r.index, r.code) for r in decoded.rejects] == [
+        (1, "too-short"),
+        (3, "too-short"),
+        (4, "wrong-magic"),
+        (6, "wrong-magic"),
+    ]
+    assert [part.index.tolist() for part in decoded.parts] == [[2, 7]]
+
+
+def test_each_writer_schema_of_a_batch_gets_its_own_part(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, trade_id: int
+) -> None:
+    newer = {**TRADE, "fields": [*TRADE["fields"], {"name": "tick", "type": "int"}]}  # type: ignore[misc]
+    newer_id = registry.register("trades-value", json.dumps(newer))
+    old = [written(TRADE, trade_id, trade(k)) for k in range(3)]
+    new = [written(newer, newer_id, {**trade(k), "tick": k}) for k in range(3)]
+    unknown = framed(999, old[0][5:])
+    decoded = decoder.decode(batch([new[0], old[0], unknown, old[1], None, new[1], unknown, new[2], old[2]]))
+    assert [part.index.tolist() for part in decoded.parts] == [[0, 5, 7], [1, 3, 8]]
+    assert decoded.parts[0].rows.column("tick").to_pylist() == [0, 1, 2]
+    assert decoded.parts[1].rows.to_pylist() == [trade(k) for k in range(3)]
+    assert [(r.index, r.code, r.schema_id) for r in decoded.rejects] == [
+        (2, "unknown-schema-id", 999),
+        (6, "unknown-schema-id", 999),
+    ]
+    assert decoded.skipped.tolist() == [4]
+
+
+def test_schemas_of_one_shape_share_one_program(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, trade_id: int
+) -> None:
+    renamed = json.loads(json.dumps(TRADE).replace("symbol", 'x\\"\\n#').replace("Trade", "Deal"))
+    renamed_id = registry.register("deals-value", json.dumps(renamed).replace('x\\"\\n#', "ticker"))
+    decoder.decode(batch([written(TRADE, trade_id, trade()), framed(renamed_id, written(TRADE, 1, trade())[5:])]))
+    assert decoder._shapes[renamed_id].function is decoder._shapes[trade_id].function
+
+
+def test_messages_may_lie_anywhere_in_the_buffer(decoder: AvroDecoder, trade_id: int) -> None:
+    values = Blobs.of([written(TRADE, trade_id, trade(k)) for k in range(10)])
+    order = np.array([7, 2, 9, 0])
+    raw = batch([None] * 4)
+    raw = RawBatch(raw.topic, raw.partition, raw.offset, raw.timestamp, raw.keys, values.select(order))
+    assert decoder.decode(raw).parts[0].rows.column("volume").to_pylist() == [1007, 1002, 1009, 1000]
+
+
+def test_many_small_chunks_join_to_one_part(
+    decoder: AvroDecoder, trade_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avro, "CHUNK_BYTES", 150)
+    monkeypatch.setattr(avro, "CHUNK_ROWS", 7)
+    messages: list[bytes | None] = [written(TRADE, trade_id, trade(k, symbol="S" * (k * 9 % 400))) for k in range(50)]
+    messages[11] = None
+    messages[20] = messages[20][:-1]  # type: ignore[index]
+    decoded = decoder.decode(batch(messages))
+    kept = [k for k in range(50) if k not in {11, 20}]
+    assert decoded.parts[0].index.tolist() == kept
+    assert decoded.parts[0].rows.column("volume").to_pylist() == [1000 + k for k in kept]
+    assert [(r.index, r.code) for r in decoded.rejects] == [(20, "truncated")]
+    assert decoded.skipped.tolist() == [11]
+
+
+def test_bytes_after_the_last_field_are_rejected(decoder: AvroDecoder, trade_id: int) -> None:
+    good = written(TRADE, trade_id, trade())
+    decoded = decoder.decode(batch([good, good + b"\0", good]))
+    assert code_of(decoded) == (1, "trailing-bytes")
+    assert decoded.parts[0].index.tolist() == [0, 2]
+
+
+def test_every_truncation_is_rejected_and_names_the_field(decoder: AvroDecoder, trade_id: int) -> None:
+    good = written(TRADE, trade_id, trade(1))
+    decoded = decoder.decode(batch([good[:k] for k in range(5, len(good))]))
+    assert list(decoded.parts) == []
+    assert {r.code for r in decoded.rejects} == {"truncated"}
+    assert decoded.rejects[0].reason.startswith("field symbol: ")
+    assert decoded.rejects[-1].reason.startswith("field sequence_number: ")
+    assert {r.schema_id for r in decoded.rejects} == {trade_id}
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "code"),
+    [
+        ("boolean", b"\2", "invalid-boolean"),
+        ("int", zigzag(2**31), "int-overflow"),
+        ("int", zigzag(-(2**31) - 1), "int-overflow"),
+        ("date", zigzag(2**31), "int-overflow"),
+        ("long", b"\xff" * 9 + b"\x02", "varint-too-long"),
+        ("long", b"\x80" * 10 + b"\x01", "varint-too-long"),
+        ("string", zigzag(-1), "negative-length"),
+        ("bytes", zigzag(-(2**63)), "negative-length"),
+        ("string", zigzag(1000), "truncated"),
+        ("string", zigzag(2**63 - 1), "truncated"),
+        ("string", counted(b"abc\xff"), "invalid-utf8"),
+        ("string", counted(b"\xed\xa0\x80"), "invalid-utf8"),
+        ("string", counted(b"abcdefgh\xc0\xaf"), "invalid-utf8"),
+        ("string", counted(b"\xffabcdefghijkl"), "invalid-utf8"),
+        ("string", counted("grün".encode()[:3]), "invalid-utf8"),
+        ("enum", zigzag(2), "invalid-enum-index"),
+        ("enum", zigzag(-1), "invalid-enum-index"),
+        ("decimal", counted((10_000).to_bytes(2, "big", signed=True)), "decimal-overflow"),
+        ("decimal", counted((-10_000).to_bytes(2, "big", signed=True)), "decimal-overflow"),
+        ("decimal", counted((-(2**63)).to_bytes(8, "big", signed=True)), "decimal-overflow"),
+        ("decimal", counted((10_000).to_bytes(20, "big", signed=True)), "decimal-overflow"),
+        ("decimal", counted(b"\1" + bytes(16)), "decimal-overflow"),
+        ("decimal", counted(b"\1" + bytes(8)), "decimal-overflow"),
+        ("wide", counted((10**38).to_bytes(16, "big", signed=True)), "decimal-overflow"),
+        ("wide", counted((-(10**38)).to_bytes(16, "big", signed=True)), "decimal-overflow"),
+        ("wide", counted(b"\0" + b"\xff" * 16), "decimal-overflow"),
+        ("wide", counted(b"\xff" + bytes(16)), "decimal-overflow"),
+        ("wide", counted(b"\1" + bytes(16)), "decimal-overflow"),
+        ("time_millis", zigzag(-1), "time-out-of-range"),
+        ("time_millis", zigzag(86_400_000), "time-out-of-range"),
+        ("time_micros", zigzag(86_400_000_000), "time-out-of-range"),
+        ("timestamp", zigzag(2**63 // 1000 + 1), "timestamp-overflow"),
+        ("timestamp", zigzag(-(2**63) // 1000 - 1), "timestamp-overflow"),
+        ("uuid", counted(b"6f1c2ab0-0000-4000-8000-00000000000"), "invalid-uuid"),
+        ("uuid", counted(b"6f1c2ab0-0000-4000-8000-00000000000g"), "invalid-uuid"),
+        ("uuid", counted(b"6f1c2ab0+0000-4000-8000-000000000000"), "invalid-uuid"),
+        ("longs", zigzag(2**62), "too-many-items"),
+        ("longs", zigzag(-(2**63)) + zigzag(1), "too-many-items"),
+        ("longs", zigzag(-1) + zigzag(-1), "negative-length"),
+        ("longs", zigzag(-1) + zigzag(2**40), "truncated"),
+        ("nulls", zigzag(2**62), "too-many-items"),
+        ("nulls", zigzag(4000) + zigzag(4000) + zigzag(0), "too-many-items"),
+    ],
+)
+def test_a_damaged_field_rejects_its_message_alone(read: Any, field: str, raw: bytes, code: str) -> None:
+    decoded = read(field, raw)
+    assert code_of(decoded) == (1, code)
+    assert decoded.rejects[0].reason.startswith(f"field {field}")
+
+
+@pytest.mark.parametrize(
+    ("field", "raw", "value"),
+    [
+        ("boolean", b"\1", True),
+        ("int", zigzag(-(2**31)), -(2**31)),
+        ("int", b"\x82\x80\x00", 1),  # longer than need be, and allowed
+        ("long", zigzag(2**63 - 1), 2**63 - 1),
+        ("long", zigzag(-(2**63)), -(2**63)),
+        ("string", counted(b""), ""),
+        ("string", counted(b"12345678"), "12345678"),
+        ("string", counted("123456789ü".encode()), "123456789ü"),
+        ("bytes", counted(b"\xff\0\xfe"), b"\xff\0\xfe"),
+        ("fixed", b"\xff\0\1", b"\xff\0\1"),
+        ("enum", zigzag(1), "sell"),
+        ("decimal", counted(b""), Decimal("0.00")),
+        ("decimal", counted((-9_999).to_bytes(2, "big", signed=True)), Decimal("-99.99")),
+        ("decimal", counted((-9_999).to_bytes(20, "big", signed=True)), Decimal("-99.99")),
+        ("wide", counted((10**38 - 1).to_bytes(17, "big", signed=True)), Decimal(10**38 - 1)),
+        ("wide", counted((1 - 10**38).to_bytes(16, "big", signed=True)), Decimal(1 - 10**38)),
+        ("wide", counted((-(2**64)).to_bytes(9, "big", signed=True)), Decimal(-(2**64))),
+        ("date", zigzag(-1), dt.date(1969, 12, 31)),
+        ("time_millis", zigzag(86_399_999), dt.time(23, 59, 59, 999_000)),
+        ("time_micros", zigzag(1), dt.time(0, 0, 0, 1)),
+        ("nanos", zigzag(-(2**63)), -(2**63)),
+        ("uuid", counted(b"6F1C2ab0-0000-4000-8000-00000000000f"), "6F1C2ab0-0000-4000-8000-00000000000f"),
+        ("longs", zigzag(2) + zigzag(5) + zigzag(6) + zigzag(1) + zigzag(7) + zigzag(0), [5, 6, 7]),
+        ("longs", zigzag(-2) + zigzag(2) + zigzag(5) + zigzag(6) + zigzag(0), [5, 6]),
+        ("longs", zigzag(0), []),
+        ("nulls", zigzag(4096) + zigzag(0), [None] * 4096),
+        ("double", b"\0\0\0\0\0\0\xf8\x3f", 1.5),
+    ],
+)
+def test_a_field_is_read_exactly(read: Any, field: str, raw: bytes, value: Any) -> None:
+    decoded = read(field, raw)
+    assert list(decoded.rejects) == []
+    assert decoded.parts[0].rows.column(field).to_pylist()[1] == value
+
+
+@pytest.mark.parametrize("length", range(1, 26))
+def test_a_bad_byte_is_found_at_every_place_of_a_string(read: Any, length: int) -> None:
+    for place in range(length):
+        text = b"a" * place + b"\xfe" + b"a" * (length - place - 1)
+        assert code_of(read("string", counted(text))) == (1, "invalid-utf8")
+
+
+def test_an_invalid_union_branch_is_rejected(decoder: AvroDecoder, everything_id: int) -> None:
+    for index in (b"\4", b"\1", zigzag(2**62)):
+        decoded = decoder.decode(batch([framed(everything_id, index + b"\0" * (len(FIELDS) - 1))]))
+        assert code_of(decoded) == (0, "invalid-union-index")
+
+
+def test_no_reject_shows_a_value(read: Any) -> None:
+    for field, raw in (
+        ("uuid", counted(b"secret")),
+        ("string", counted(b"secret\xff")),
+        ("int", zigzag(123_456_789_012)),
+    ):
+        reason = read(field, raw).rejects[0].reason
+        assert "secret" not in reason
+        assert "123456789012" not in reason
+
+
+def test_what_is_not_available_stops_with_the_schema_id_and_the_field(
+    decoder: AvroDecoder, registry: EmbeddedRegistry
+) -> None:
+    inner = {"type": "record", "name": "Inner", "fields": [{"name": "b", "type": ["int", "string"]}]}
+    schema = {"type": "record", "name": "Outer", "fields": [{"name": "a", "type": inner}]}
+    schema_id = registry.register("outer-value", json.dumps(schema))
+    with pytest.raises(SchemaMismatchError, match=rf"schema id {schema_id}: a union of int and string at field a\.b"):
+        decoder.decode(batch([framed(schema_id, b"\0\0")]))
+    with pytest.raises(SchemaMismatchError, match=r"subject outer-value: .* at field a\.b"):
+        decoder.schema("outer")
+
+
+def test_the_schema_of_an_unknown_topic_is_none(decoder: AvroDecoder) -> None:
+    assert decoder.schema("nobody") is None
