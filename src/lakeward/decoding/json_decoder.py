@@ -1,0 +1,212 @@
+"""JSON: one object a message, its fields declared, inferred, or those of a table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import structlog
+from numpy.typing import NDArray
+
+from lakeward.decoding import json_fields, json_kernel, json_numbers, json_reference, native, text
+from lakeward.decoding.code_cache import CodeCache
+from lakeward.decoding.json_columns import allocate, arrays, plan, slack
+from lakeward.decoding.json_fields import Field, arrow_schema, declared, of_schema
+from lakeward.decoding.json_inference import infer
+from lakeward.decoding.json_kernel import Columns, read_records
+from lakeward.decoding.json_reference import NotDecodableError
+from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+SAMPLE = 1_000
+"""How many records types are inferred from."""
+CHUNK_ROWS = 32_768
+CHUNK_BYTES = 16 << 20
+"""Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits."""
+
+PROGRAM = '''\
+"""Reads JSON records. Written by lakeward."""
+
+from lakeward.decoding.json_kernel import read_records
+
+
+def decode(data, start, length, first, plan, out):
+    read_records(data, start, length, first, plan, out)
+'''
+
+NDInt = NDArray[np.int64]
+
+
+class JsonDecoder:
+    """Decodes JSON objects with known fields; a `Decoder`. The rules are told in docs/json.md.
+
+    Rows have every field, nullable, in the order of the fields; a field that a record lacks is null. Codes of rejects
+    are those in `json_reference`, and ``no-fields``.
+
+    Args:
+        fields: name to type text, as in a configuration. None: inferred from the first batch that holds a field, and
+            then kept as long as this decoder lives.
+        cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+
+    Raises:
+        ConfigurationError: a type is unknown or impossible.
+    """
+
+    def __init__(self, fields: Mapping[str, str] | None, cache_folder: Path | None = None) -> None:
+        self._cache_folder = cache_folder
+        self._rows = None if fields is None else RowReader(declared(fields), cache_folder)
+
+    @classmethod
+    def from_schema(cls, schema: pa.Schema, cache_folder: Path | None = None) -> JsonDecoder:
+        """Make the decoder whose rows fill a table with these columns; it decodes as the one that inferred them did.
+
+        Raises:
+            SchemaMismatchError: a column has a type that no JSON value is read into.
+        """
+        decoder = cls(None, cache_folder)
+        decoder._rows = RowReader(of_schema(schema), cache_folder)
+        return decoder
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """See `Decoder.decode`."""
+        values = raw.values
+        skipped = np.flatnonzero(values.length == NULL)
+        if self._rows is None:
+            self._rows = self._inferred(raw)
+        if self._rows is None:
+            return Decoded([], list(_without_fields(values)), skipped)
+        rejects: list[Reject] = []
+        tables, indices = [], []
+        for low, high in _chunks(values.length):
+            table, index = self._rows.read(values, low, high, rejects)
+            tables.append(table)
+            indices.append(index)
+        index = np.concatenate([np.empty(0, np.int64), *indices])
+        parts = [DecodedPart(pa.concat_tables(tables), index)] if len(index) else []
+        return Decoded(parts, rejects, skipped)
+
+    def schema(self, topic: str) -> pa.Schema | None:  # noqa: ARG002  every topic of one decoder has the same fields
+        """The schema of all rows; None as long as it is not inferred."""
+        return None if self._rows is None else self._rows.schema
+
+    def _inferred(self, raw: RawBatch) -> RowReader | None:
+        sample = []
+        for i in np.flatnonzero(raw.values.length != NULL)[:SAMPLE]:
+            try:
+                sample.append(json_reference.parse(raw.values.get(int(i)) or b""))
+            except NotDecodableError:
+                continue
+        fields = infer(sample)
+        if not fields:
+            return None
+        types = {field.name: str(field.type.arrow()) for field in fields}
+        log.info("json_fields_inferred", topic=raw.topic, records=len(sample), fields=types)
+        return RowReader(fields, self._cache_folder)
+
+
+class RowReader:
+    """Reads records with these fields: the compiled reader first, the reference what that one leaves.
+
+    Args:
+        fields: at least one.
+        cache_folder: see `JsonDecoder`.
+    """
+
+    def __init__(self, fields: Sequence[Field], cache_folder: Path | None) -> None:
+        self._fields = fields
+        self.schema = arrow_schema(fields)
+        self._nested = any(field.type.nested for field in fields)
+        if not self._nested:
+            self._plan = plan(fields)
+            self._slack = slack(self._plan)
+            self._reader = self._compiled(cache_folder)
+
+    def read(self, values: Blobs, low: int, high: int, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
+        """Read the messages ``[low, high)``: their rows and which message each is; adds to ``rejects``."""
+        if self._nested:
+            usual, index = self.schema.empty_table(), np.empty(0, np.int64)
+            unusual = low + np.flatnonzero(values.length[low:high] != NULL)
+        else:
+            out = self._run(values, low, high)
+            usual = pa.Table.from_arrays(arrays(self._fields, out), schema=self.schema)
+            index, unusual = out.origin[: out.counts[0]], out.unusual[: out.counts[1]]
+        if not len(unusual):
+            return usual, index
+        others, other_index = self._read_unusual(values, unusual, rejects)
+        index = np.concatenate([index, other_index])
+        order = np.argsort(index)
+        return pa.concat_tables([usual, others]).take(order).combine_chunks(), index[order]
+
+    def _read_unusual(self, values: Blobs, unusual: NDInt, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
+        rows, index = [], []
+        for i in unusual.tolist():
+            try:
+                rows.append(json_reference.decode(values.get(i) or b"", self._fields))
+                index.append(i)
+            except NotDecodableError as error:
+                rejects.append(Reject(i, error.code, error.reason))
+        columns = [pa.array([row[g] for row in rows], column.type) for g, column in enumerate(self.schema)]
+        return pa.Table.from_arrays(columns, schema=self.schema), np.array(index, np.int64)
+
+    def _run(self, values: Blobs, low: int, high: int) -> Columns:
+        """Run the compiled reader. Records that end too near to the buffer's end are copied to a longer one first."""
+        start, length = values.start[low:high], values.length[low:high]
+        size = np.maximum(length, 0).astype(np.int64)
+        out = allocate(self._fields, high - low, int(size.sum()))
+        near = start + size + self._slack > len(values.data)
+        split = int(near.argmax()) if near.any() else high - low
+        tail = Blobs.of([values.get(i) for i in range(low + split, high)])
+        padded = np.concatenate([tail.data, np.zeros(self._slack, np.uint8)])
+        self._call(values.data, start[:split], length[:split], low, out)
+        self._call(padded, tail.start, tail.length, low + split, out)
+        return out
+
+    def _call(self, data: NDArray[Any], start: NDArray[Any], length: NDArray[Any], first: int, out: Columns) -> None:
+        self._reader(_read_only(data), _read_only(start), _read_only(length), first, self._plan, out)
+
+    def _compiled(self, cache_folder: Path | None) -> Callable[..., Any]:
+        if cache_folder is None:
+            return read_records
+        depends = "".join(map(inspect.getsource, (native, text, json_fields, json_numbers, json_kernel)))
+
+        def warm_up(function: Callable[..., Any]) -> None:
+            nothing = Blobs.of(())
+            data = _read_only(np.zeros(0, np.uint8))
+            start, length = _read_only(nothing.start), _read_only(nothing.length)
+            function(data, start, length, 0, self._plan, allocate(self._fields, 0, 0))
+
+        return CodeCache(cache_folder).function(PROGRAM, depends=depends, warm_up=warm_up)
+
+
+def _without_fields(values: Blobs) -> Iterator[Reject]:
+    """Reject every message of a batch from which no field could be inferred."""
+    for i in np.flatnonzero(values.length != NULL).tolist():
+        try:
+            json_reference.parse(values.get(i) or b"")
+            yield Reject(i, "no-fields", "no record so far has a field, so the table's columns are not known")
+        except NotDecodableError as error:
+            yield Reject(i, error.code, error.reason)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of one type, whatever the source hands over: numba compiles the reader for each type that it meets."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Runs of messages within the bounds of a chunk, at least one message each."""
+    ends = np.cumsum(np.maximum(length, 0), dtype=np.int64)
+    low = 0
+    while low < len(length):
+        before = int(ends[low - 1]) if low else 0
+        fitting = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
+        high = min(max(low + 1, fitting), low + CHUNK_ROWS)
+        yield low, high
+        low = high
