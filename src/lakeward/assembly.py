@@ -139,11 +139,11 @@ class Assembly:
         return self._lanes[name]
 
     def _decoder(self, table: Table, target: IcebergTarget) -> Decoder:
-        from lakeward.decoding.json import JsonDecoder  # noqa: PLC0415
-
         decode = self.config.decode_of(table)
         if decode.kind == "avro":
             return self.avro()
+        from lakeward.decoding.json import JsonDecoder  # noqa: PLC0415
+
         if decode.fields is None and (schema := target.schema()) is not None:
             own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
             return JsonDecoder.from_schema(own, self._code_cache)

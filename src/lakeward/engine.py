@@ -59,9 +59,10 @@ class Engine:
         """
         try:
             relation = self.query(sql)
-            return list(relation.columns), relation.fetchall()
+            table = relation.to_arrow_table()  # DuckDB's own fetch needs pytz for times with a zone
         except duckdb.Error as error:
             raise _explained(error) from error
+        return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def _allow_store(self, properties: Mapping[str, Any]) -> None:
         endpoint = urlsplit(str(properties.get("s3.endpoint", "")))
