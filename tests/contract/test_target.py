@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,11 +103,11 @@ def test_what_is_in_already_is_covered_and_what_leaves_a_gap_is_refused(lake: La
 
 
 def test_r1_two_workers_with_disjoint_claims_both_succeed(lake: Lake) -> None:
-    one, other = lake.target(), lake.target()
+    plan = Plan()
+    one, other = lake.target(plan=plan), lake.target()
     commit(one, batch(0, 1))
-    staged = [other.stage(batch(0, 4, partition=SECOND)), one.stage(batch(1, 5))]
-    landed(other.commit(staged[0]))
-    receipt = landed(one.commit(staged[1]))
+    plan.next("commit_table", meanwhile(lambda: landed(commit(other, batch(0, 4, partition=SECOND)))))
+    receipt = landed(commit(one, batch(1, 5)))
     assert receipt.attempts == 2
     assert receipt.entry.positions == {ORDERS: Position(6), SECOND: Position(4)}
     assert lake.rows() == expected(batch(0, 6), batch(0, 4, partition=SECOND))
@@ -166,7 +166,8 @@ def test_c4_a_request_held_past_a_rival_is_dead(lake: Lake) -> None:
     staged = target.stage(batch(2, 3))
     held = Held(requests.ReadTimeout("planned"))
     plan.next("commit_table", held.fault)
-    plan.next("load_table", meanwhile(lambda: landed(commit(rival, batch(0, 4, partition=SECOND)))))
+    look = plan.counts["load_table"] + 2
+    plan.at("load_table", look, meanwhile(lambda: landed(commit(rival, batch(0, 4, partition=SECOND)))))
     assert landed(target.commit(staged)).attempts == 2
     with pytest.raises(Exception):  # noqa: B017 -- each catalog has its own words for it
         held.release()
@@ -213,16 +214,20 @@ def test_c8_giving_up_while_the_outcome_is_unknown_says_so_and_the_next_start_kn
     target = lake.target(plan=plan)
     commit(target, batch(0, 2))
     staged = target.stage(batch(2, 3))
-    plan.next("commit_table", lose(requests.ConnectionError("planned")))
-    tries = []
+    looks = []
 
     def away(_: object) -> None:
-        tries.append(1)
-        if len(tries) == 4:
+        looks.append(1)
+        if len(looks) == 4:
             target.give_up()
         raise requests.ConnectionError("planned")
 
-    plan.always("load_table", away)
+    def land_and_leave(call: Callable[[], object]) -> None:
+        call()
+        plan.always("load_table", away)
+        raise requests.ConnectionError("planned")
+
+    plan.next("commit_table", land_and_leave)
     with pytest.raises(UndecidedError, match="nothing could tell yet"):
         target.commit(staged)
     entry = lake.target().find().entry

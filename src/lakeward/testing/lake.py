@@ -75,12 +75,21 @@ def batch(
 
 
 class Lake:
-    """One catalog and one table in it, by default ``shop.orders``. Close it, or use it as a context."""
+    """One catalog and one table in it, by default ``shop.orders``. Close it, or use it as a context.
 
-    def __init__(self, properties: Mapping[str, str], table: tuple[str, ...] = ("shop", "orders")) -> None:
+    ``reader`` is the oracle's connection, where the plain one cannot read the store.
+    """
+
+    def __init__(
+        self,
+        properties: Mapping[str, str],
+        table: tuple[str, ...] = ("shop", "orders"),
+        reader: duckdb.DuckDBPyConnection | None = None,
+    ) -> None:
         self.properties = properties
         self.catalog: Catalog = open_catalog(properties)
         self.name = table
+        self.reader = reader
         self.clock = ManualClock()
 
     def target(
@@ -97,7 +106,7 @@ class Lake:
 
     def rows(self) -> Counter[tuple[Any, ...]]:
         """The multiset of rows in the current snapshot, read by DuckDB."""
-        return rows_of(self.table())
+        return rows_of(self.table(), self.reader)
 
     def breaks(self, pipeline: str = "orders") -> list[str]:
         """What is wrong with the pipeline's ledger (PROTOCOL I3); nothing where it is contiguous."""

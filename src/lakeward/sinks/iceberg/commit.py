@@ -110,7 +110,8 @@ class Commit:
                 tell; the next start asks the table.
         """
         desk = self.desk
-        table = self._patiently(desk.handle.known, "loading")
+        # Fresh, although the asserts would make a stale head harmless: what somebody has set on `main` since is kept.
+        table = self._patiently(desk.handle.look, "loading")
         while True:
             seen = self._patiently(partial(self._read, table), "reading the ledger")
             settled = self._judge(table, seen)

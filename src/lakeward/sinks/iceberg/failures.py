@@ -37,15 +37,8 @@ _REFUSED = (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthE
 _BUSY = (ServerError, ServiceUnavailableError, TooManyRequestsError, CommitStateUnknownException)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_DENIED_WORDS = (
-    "accessdenied",
-    "access_denied",
-    "access denied",
-    "forbidden",
-    "invalidaccesskeyid",
-    "signaturedoesnot",
-)
-_GONE_WORDS = ("nosuchbucket", "no_such_bucket")
+_DENIED_WORDS = ("accessdenied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken")
+_GONE_WORDS = ("nosuchbucket",)
 _SQL_DENIED_WORDS = ("password authentication failed", "permission denied", "readonly database", "pg_hba.conf")
 _SQL_DENIED_STATES = {"28000", "28P01", "42501"}
 
@@ -107,9 +100,9 @@ def _from_sql(error: sqlalchemy.exc.SQLAlchemyError, told: str) -> LakewardError
 
 def _from_store(error: Exception, told: str) -> LakewardError:
     words = _first_line(error)
-    plain = words.lower().replace(" ", "")
+    plain = "".join(letter for letter in words.lower() if letter.isalpha())
     number = getattr(error, "errno", None)
-    if number in _DENIED or any(word.replace(" ", "") in plain for word in _DENIED_WORDS):
+    if number in _DENIED or any(word in plain for word in _DENIED_WORDS):
         return PermissionDeniedError(f"{told} refuses us: {words}", "Check the credentials and their rights.")
     if number in _FULL or any(word in plain for word in _GONE_WORDS):
         return StorageError(f"{told}: {words}", "Make room, raise the quota, or create the bucket.")

@@ -63,6 +63,11 @@ class Handle:
             raise OperatorError(f"table {self.name} does not exist", "It is created by the first rows, or create it.")
         return table
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the table has been seen."""
+        return self._uuid is not None
+
     def known(self) -> Table:
         """The table as last seen.
 

@@ -134,9 +134,10 @@ class IcebergTarget:
     def stage(self, batch: Batch) -> Staged:
         """See `Target.stage`."""
         began = self._clock.monotonic()
-        if batch.parts:
+        if batch.parts and not self._handle.is_known:
             self.create(batch.parts[-1].schema)
-        return self._write(batch, self._handle.look() if batch.parts else self._handle.known(), batch.id, began)
+        # As last seen: whatever has changed since, the commit finds out, and stages again (C1).
+        return self._write(batch, self._handle.known(), batch.id, began)
 
     def commit(self, staged: Staged) -> Outcome:
         """See `Target.commit`."""
