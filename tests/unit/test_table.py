@@ -42,7 +42,8 @@ def table(tmp_path: Path) -> TableWriter:
 
 def rows(folder: Path) -> list[tuple[Any, ...]]:
     files = f"{folder}/**/*.parquet"
-    return duckdb.sql(f"SELECT id, price, epoch_us("at") FROM read_parquet('{files}') ORDER BY id").fetchall()
+    sql = f'SELECT id, price, epoch_us("at") FROM read_parquet($${files}$$) ORDER BY id'
+    return duckdb.sql(sql).fetchall()
 
 
 def test_a_receipt_says_what_was_added_and_the_totals_before_and_after(table: TableWriter) -> None:
