@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -296,6 +297,17 @@ def test_row_groups_keep_to_the_tables_limits(make):
         sizes.append([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
         assert len(file.split_offsets) == metadata.num_row_groups
     assert sizes == [[300, 300, 300, 100], [500, 500]]
+
+
+def test_uuids_have_no_bounds_because_java_readers_order_them_otherwise(make):
+    values = [uuid.UUID(int=2**127 + 1), None, uuid.UUID(int=5)]
+    stored = pa.array([value and value.bytes for value in values], pa.binary(16))
+    rows = pa.table({"id": pa.ExtensionArray.from_storage(pa.uuid(), stored)})
+    (file,) = Stager(make(rows.schema)).stage([rows], "c1")
+    assert (file.lower_bounds, file.upper_bounds, file.value_counts) == ({}, {}, {1: 3})
+    assert pq.ParquetFile(local(file)).metadata.row_group(0).column(0).statistics is None
+    with duckdb.connect() as engine:
+        assert engine.execute("select id from read_parquet(?)", [local(file)]).fetchall() == [(v,) for v in values]
 
 
 def test_only_repetitive_columns_get_a_dictionary(make):

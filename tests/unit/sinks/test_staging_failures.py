@@ -110,6 +110,7 @@ def test_a_full_disk_half_way_is_a_storage_error_and_leaves_nothing(table, plan,
         ),
         (FileNotFoundError("The specified bucket does not exist"), StorageError),
         (PermissionError(errno.EACCES, "Permission denied"), PermissionDeniedError),
+        (PermissionError("The Access Key Id you provided does not exist in our records."), PermissionDeniedError),
         (
             OSError("When completing multiple part upload: AWS Error ACCESS_DENIED during PutObject"),
             PermissionDeniedError,
@@ -158,6 +159,14 @@ def test_discarding_goes_on_after_a_file_that_cannot_be_deleted(table, plan, tmp
     plan.at("delete", 2, fail(ConnectionResetError("gone")))
     discard(table.io, files)
     assert [str(path) for path in left(tmp_path)] == [files[1].file_path.removeprefix("file://")]
+
+
+def test_a_store_that_stopped_answering_is_not_asked_about_every_file(table, plan):
+    files = Stager(table).stage([ROWS], "c1")
+    plan.always("delete", fail(ConnectionResetError("gone")))
+    discard(table.io, files)
+    assert len(files) > 3
+    assert plan.counts["delete"] == 2
 
 
 def test_a_failing_partition_stops_the_others_before_it_is_raised(table, plan, tmp_path):

@@ -165,15 +165,12 @@ def _repetitive(
     for path, number in field_ids.items():
         kind = collectors[number].iceberg_type
         name = top.get(str(number).encode())
-        if isinstance(kind, BooleanType):
+        if isinstance(kind, (BooleanType, UUIDType)):
             continue
         if name is None:  # inside a struct, list or map: texts repeat more often than not
             pays = isinstance(kind, (StringType, BinaryType))
         else:
-            column = sample[name]
-            if isinstance(column.type, pa.ExtensionType):
-                continue
-            pays = pc.count_distinct(column, mode="all").as_py() <= _REPETITIVE * len(sample)
+            pays = pc.count_distinct(sample[name], mode="all").as_py() <= _REPETITIVE * len(sample)
         if pays:
             chosen.append(path)
     return chosen

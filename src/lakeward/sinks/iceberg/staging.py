@@ -19,7 +19,7 @@ from pyiceberg.table.locations import LocationProvider
 from pyiceberg.table.sorting import SortOrder
 from pyiceberg.typedef import Record
 
-from lakeward.errors import LakewardError, StorageError
+from lakeward.errors import LakewardError, PermissionDeniedError, StorageError
 from lakeward.sinks.iceberg.failures import explained
 from lakeward.sinks.iceberg.parquet import FilePlan, Written, plan_files, write_files
 from lakeward.sinks.iceberg.partitioning import PartitionRows, split
@@ -27,6 +27,7 @@ from lakeward.sinks.iceberg.schema import conform, needs_large
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_DELETE_FAILURES = 2
 _WRITERS = 4
 """Files written at once: a store's answers are waited for side by side."""
 
@@ -128,9 +129,7 @@ class _Staging:
             raise
         except Exception as error:
             where = opened[-1] if opened else self._bound.locations.data_path
-            if isinstance(error, FileNotFoundError):  # directories are made: only a bucket can be missing
-                raise StorageError(f"writing data files: {where}: not found", "Create the bucket.") from error
-            raise explained(error, "writing data files", where) from error
+            raise _explained(error, where) from error
 
     def _outputs(self, number: int, partition: Record, opened: list[str]) -> Iterator[OutputFile]:
         bound = self._bound
@@ -160,6 +159,15 @@ class _Staging:
         return file
 
 
+def _explained(error: Exception, where: str) -> LakewardError:
+    # s3fs raises these two without the error numbers that tell them apart elsewhere.
+    if isinstance(error, FileNotFoundError):  # directories are made: only a bucket can be missing
+        return StorageError(f"writing data files: {where}: {error}", "Create the bucket.")
+    if isinstance(error, PermissionError):
+        return PermissionDeniedError(f"writing data files: {where} refuses us: {error}", "Check the credentials.")
+    return explained(error, "writing data files", where)
+
+
 @dataclass(frozen=True)
 class _Key(PartitionKey):
     """A partition whose values are known already; PyIceberg's own key refuses two fields on one column."""
@@ -175,10 +183,19 @@ class _Key(PartitionKey):
 
 
 def _delete(io: FileIO, locations: Iterable[str]) -> None:
-    for location in locations:
+    """Best effort: a store that has stopped answering is not asked about every file."""
+    waiting = list(locations)
+    failures = 0
+    while waiting and failures < _DELETE_FAILURES:
+        location = waiting.pop(0)
         try:
             io.delete(location)
         except FileNotFoundError:
             continue
         except Exception as error:  # noqa: BLE001 -- whatever a store raises, the rest still wants deleting
+            failures += 1
             log.warning("left behind", file=location, error=type(error).__name__)
+        else:
+            failures = 0
+    if waiting:
+        log.warning("left behind", files=len(waiting), first=waiting[0])
