@@ -17,7 +17,7 @@ from lakeward.records import Polled
 from lakeward.sources.kafka_catalogue import Catalogue
 from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, is_denied, properties_of
 from lakeward.sources.kafka_gather import native_intake
-from lakeward.sources.kafka_intake import Event, Intake, PlainIntake, Taken
+from lakeward.sources.kafka_intake import END, Event, Intake, PlainIntake, Taken
 from lakeward.sources.kafka_runs import Run, Runs
 from lakeward.sources.kafka_topics import TopicWatch
 
@@ -26,8 +26,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 SLICE_S = 0.1
 """The longest wait for messages without a look at the group, in seconds."""
 
-END = KafkaError._PARTITION_EOF  # noqa: SLF001  librdkafka's own codes are spelled so
-OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001  librdkafka's own codes are spelled so
 FATAL = KafkaError._FATAL  # noqa: SLF001
 DAMAGED = frozenset({
     KafkaError._BAD_MSG,  # noqa: SLF001
@@ -162,6 +161,7 @@ class KafkaSource:
         consumer = _opened(self._consumer)
         consumer.incremental_unassign([TopicPartition(*partition)])
         consumer.incremental_assign([TopicPartition(*partition, offset)])
+        _opened(self._intake).attach(partition)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """See `Source.pause`."""

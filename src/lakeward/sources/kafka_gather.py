@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lakeward.positions import Partition
 from lakeward.records import NULL, Blobs, RawBatch
-from lakeward.sources.kafka_intake import Event, Taken, event_of
+from lakeward.sources.kafka_intake import END, Event, Taken, event_of
 from lakeward.sources.librdkafka import Library, Message, handle_of, load
 
 LINGER_MS = 5
@@ -127,12 +127,23 @@ class NativeIntake:
         _link(library)
         self._queue: int | None = self._calls.rd_kafka_queue_new(handle)
         self._attached: set[Partition] = set()
+        self._unheard: set[Partition] = set()
         self._pointers = np.empty(0, np.uint64)
 
     def attach(self, partition: Partition) -> None:
-        """See `Intake.attach`. Forwarding by an application outlives assignments, so it never races with one."""
+        """See `Intake.attach`.
+
+        An earlier assignment of the partition may still be stopping, which ends the forwarding; its messages then
+        wait in the partition's own queue. So it is forwarded again until something of the new assignment is heard.
+        """
         self._forward(partition, self._queue)
         self._attached.add(partition)
+        self._unheard.add(partition)
+
+    def _hear(self, taken: Taken) -> None:
+        self._unheard -= {e.partition for e in taken.events if e.partition is not None and e.code == END}
+        for raw in taken.batches:
+            self._unheard -= {Partition(raw.topic, int(number)) for number in np.unique(raw.partition)}
 
     def _forward(self, partition: Partition, to: int | None) -> None:
         source = self._calls.rd_kafka_queue_get_partition(self._handle, partition.topic.encode(), partition.number)
@@ -143,6 +154,8 @@ class NativeIntake:
     def take(self, timeout: float, limit: int) -> Taken:
         """See `Intake.take`."""
         events = self.serve(0)
+        for partition in self._unheard:
+            self._forward(partition, self._queue)
         if len(self._pointers) != limit:
             self._pointers = np.empty(limit, np.uint64)
         count = self._fetch(0, 0, limit)
@@ -153,6 +166,8 @@ class NativeIntake:
         if count == 0:
             return Taken((), events)
         taken = self._columns(count)
+        if self._unheard:
+            self._hear(taken)
         return Taken(taken.batches, [*events, *taken.events])
 
     def _fetch(self, at: int, wait_ms: int, limit: int) -> int:

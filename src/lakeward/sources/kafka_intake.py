@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, KafkaError, Message
 
 from lakeward.positions import Partition
 from lakeward.records import Blobs, RawBatch
+
+END = KafkaError._PARTITION_EOF  # noqa: SLF001  librdkafka's own codes are spelled so
+"""The code of the event that everything of a partition has been handed over, up to its offset."""
 
 
 @dataclass(frozen=True, slots=True)
