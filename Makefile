@@ -21,7 +21,7 @@ demo: install  ## stream a million trades into an Iceberg table, kill the writer
 	@$(BIN)/lakeward demo
 
 test: install servers  ## every test, against embedded and real servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install  ## style, types, formatting
 	@$(BIN)/ruff check .

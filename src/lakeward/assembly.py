@@ -20,6 +20,7 @@ from lakeward.config.sources import Kafka
 from lakeward.config.tables import Table
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.code_cache import default_folder
+from lakeward.decoding.json_decoder import JsonDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError
 from lakeward.lanes import Lane, LaneSettings
@@ -142,8 +143,6 @@ class Assembly:
         decode = self.config.decode_of(table)
         if decode.kind == "avro":
             return self.avro()
-        from lakeward.decoding.json import JsonDecoder  # noqa: PLC0415
-
         if decode.fields is None and (schema := target.schema()) is not None:
             own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
             return JsonDecoder.from_schema(own, self._code_cache)

@@ -1,0 +1,60 @@
+"""What Kafka knows of a record, as columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from lakeward.metadata_columns import type_of, with_metadata
+from lakeward.records import Blobs, RawBatch
+
+KINDS = {
+    "k": "key",
+    "t": "topic",
+    "p": "partition",
+    "o": "offset",
+    "ts": "timestamp",
+    "h": "header.trace",
+}
+RAW = RawBatch(
+    "orders",
+    np.array([2, 0, 2], np.int32),
+    np.array([10, 5, 11], np.int64),
+    np.array([1500, -1, -2500], np.int64),
+    Blobs.of([b"a", None, b""]),
+    Blobs.of([b"1", b"2", b"3"]),
+    [[("trace", b"x"), ("trace", b"y")], [], [("other", b"z"), ("trace", None)]],
+)
+
+
+def test_every_kind_of_column_says_what_the_source_knew() -> None:
+    rows = with_metadata(pa.table({"v": [1, 2, 3]}), RAW, np.arange(3), KINDS)
+    assert rows.schema.names == ["v", *KINDS]
+    assert all(rows.schema.field(name).type == type_of(kind) for name, kind in KINDS.items())
+    assert rows.column("k").to_pylist() == [b"a", None, b""]
+    assert rows.column("t").to_pylist() == ["orders"] * 3
+    assert rows.column("p").to_pylist() == [2, 0, 2]
+    assert rows.column("o").to_pylist() == [10, 5, 11]
+    assert rows.column("ts").cast(pa.int64()).to_pylist()[0] == 1_500_000
+    assert rows.column("ts").to_pylist()[1] is None
+    assert rows.column("h").to_pylist() == [b"y", None, None]
+
+
+def test_rows_keep_their_own_message_when_others_were_rejected_or_skipped() -> None:
+    rows = with_metadata(pa.table({"v": [2]}), RAW, np.array([1]), KINDS)
+    assert rows.select(["k", "p", "o"]).to_pylist() == [{"k": None, "p": 0, "o": 5}]
+
+
+def test_a_source_without_headers_gives_nulls() -> None:
+    bare = RawBatch(RAW.topic, RAW.partition, RAW.offset, RAW.timestamp, RAW.keys, RAW.values)
+    assert with_metadata(pa.table({"v": [1, 2, 3]}), bare, np.arange(3), {"h": "header.x"}).column("h").null_count == 3
+
+
+def test_keys_that_do_not_lie_next_to_each_other_are_joined_right() -> None:
+    keys = Blobs(np.frombuffer(b"..bb.a", np.uint8), np.array([5, 0, 2], np.int64), np.array([1, -1, 2], np.int32))
+    raw = RawBatch("t", RAW.partition, RAW.offset, RAW.timestamp, keys, RAW.values)
+    assert with_metadata(pa.table({"v": [1, 2, 3]}), raw, np.arange(3), {"k": "key"}).column("k").to_pylist() == [
+        b"a",
+        None,
+        b"bb",
+    ]
