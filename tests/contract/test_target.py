@@ -58,6 +58,28 @@ def test_creating_a_table_that_exists_changes_nothing(lake: Lake) -> None:
     assert lake.table().metadata.table_uuid == uuid
 
 
+def test_the_loser_of_a_race_to_create_takes_the_winners_table(lake: Lake) -> None:
+    plan, schema = Plan(), batch(0, 1).parts[0].schema
+    plan.at("create_namespace", 1, meanwhile(lambda: lake.catalog.create_namespace(lake.name[:-1])))
+    plan.at("create_table", 1, meanwhile(lambda: lake.target().create(schema)))
+    target = lake.target(plan=plan)
+    target.create(schema)
+    landed(commit(target, batch(0, 2)))
+    assert lake.rows() == expected(batch(0, 2))
+
+
+def test_s2_the_first_worker_commits_the_starts_and_the_loser_reads_them(lake: Lake) -> None:
+    one, other = lake.target(), lake.target()
+    one.create(batch(0, 1).parts[0].schema)
+    staged = [one.stage(batch(100, 0, commit="one")), other.stage(batch(105, 0, commit="other"))]
+    first = landed(one.commit(staged[0]))
+    assert first.entry.positions == {ORDERS: Position(100)}
+    outcome = refused(other.commit(staged[1]))
+    assert outcome.entry == first.entry
+    landed(commit(other, batch(100, 7)))
+    assert lake.breaks() == []
+
+
 def test_the_receipt_counts_rows_files_bytes_and_totals(lake: Lake) -> None:
     target = lake.target()
     first = landed(commit(target, batch(0, 5)))

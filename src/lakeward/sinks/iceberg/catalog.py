@@ -79,7 +79,7 @@ def address_of(properties: Mapping[str, Any]) -> str:
     uri = str(properties.get("uri") or properties.get("type") or "the catalog")
     parts = urlsplit(uri)
     if not parts.netloc:
-        return f"{parts.scheme}:{parts.path}" if parts.scheme else uri
+        return uri.partition("?")[0]
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
