@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from pyiceberg.exceptions import ForbiddenError
 
-from lakeward.errors import TableChangedError, UndecidedError
+from lakeward.errors import PermissionDeniedError, TableChangedError, UndecidedError
 from lakeward.outcomes import CommitReceipt, Refused, Totals
 from lakeward.positions import Partition, Position, Span
-from lakeward.testing.faults import Held, Plan, lose, meanwhile, refuse, twice
+from lakeward.testing.faults import Held, Plan, fail, lose, meanwhile, refuse, twice
 from lakeward.testing.lake import ORDERS, Lake, batch, commit, expected
 
 SECOND = Partition("orders", 1)
@@ -66,6 +67,13 @@ def test_the_loser_of_a_race_to_create_takes_the_winners_table(lake: Lake) -> No
     target.create(schema)
     landed(commit(target, batch(0, 2)))
     assert lake.rows() == expected(batch(0, 2))
+
+
+def test_a_namespace_that_may_not_be_created_is_told(lake: Lake) -> None:
+    plan = Plan()
+    plan.at("create_namespace", 1, fail(ForbiddenError("planned")))
+    with pytest.raises(PermissionDeniedError, match="creating"):
+        lake.target(plan=plan).stage(batch(0, 1))
 
 
 def test_s2_the_first_worker_commits_the_starts_and_the_loser_reads_them(lake: Lake) -> None:

@@ -469,3 +469,9 @@ def test_retention_settings_of_main_survive_our_commits(lake: Lake) -> None:
     landed(commit(target, batch(2, 1)))
     main = lake.table().metadata.refs["main"]
     assert (main.max_snapshot_age_ms, main.min_snapshots_to_keep) == (5_000, 3)
+
+
+def test_a_namespace_that_the_catalog_does_not_keep_is_told(lake: Lake, plan: Plan) -> None:
+    plan.at("create_namespace", 1, lambda _: None)
+    with pytest.raises(OperatorError, match="namespace shop does not exist"):
+        lake.target(plan=plan).stage(batch(0, 1))

@@ -40,8 +40,11 @@ def write(folder: Path, plan: str) -> int:
         "write:5:die-after",
         "write:6:die-after",
         "load_table:5:die-after",
-    ]
-    + ["commit_table:1:die", "commit_table:1:die-after", "commit_table:3:die", "commit_table:3:die-after"],
+        "commit_table:1:die",
+        "commit_table:1:die-after",
+        "commit_table:3:die",
+        "commit_table:3:die-after",
+    ],
 )
 def test_death_at_any_step_loses_and_doubles_nothing(tmp_path: Path, step: str) -> None:
     Plan.parse(step)

@@ -13,6 +13,7 @@ from pyiceberg.exceptions import (
     AuthorizationExpiredError,
     CommitStateUnknownException,
     ForbiddenError,
+    NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
     OAuthError,
@@ -20,6 +21,7 @@ from pyiceberg.exceptions import (
     ServerError,
     ServiceUnavailableError,
     SignError,
+    TableAlreadyExistsError,
     TooManyRequestsError,
     UnauthorizedError,
 )
@@ -34,6 +36,7 @@ from lakeward.errors import (
 )
 
 _REFUSED = (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthError, SignError)
+_ANSWERS = (NoSuchTableError, NoSuchNamespaceError, TableAlreadyExistsError, NamespaceAlreadyExistsError)
 _BUSY = (ServerError, ServiceUnavailableError, TooManyRequestsError, CommitStateUnknownException)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -47,7 +50,7 @@ _SQL_DENIED_STATES = {"28000", "28P01", "42501"}
 def translated(what: str, address: str) -> Iterator[None]:
     """Raise our own error for anything that a catalog or store at ``address`` raises while ``what`` is done.
 
-    A table or namespace that is not there is an answer, not a failure: it passes, as do our own errors.
+    That a table or namespace is not there, or is there already, is an answer: it passes, as do our own errors.
 
     Raises:
         UnreachableError: no answer, or one that says "not now". PermissionDeniedError: it refuses us.
@@ -56,7 +59,7 @@ def translated(what: str, address: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LakewardError, NoSuchTableError, NoSuchNamespaceError):
+    except (LakewardError, *_ANSWERS):
         raise
     except Exception as error:
         raise explained(error, what, address) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -112,6 +112,7 @@ class IcebergTarget:
 
         Raises:
             SchemaMismatchError: the layout names a column that ``schema`` does not have.
+            PermissionDeniedError: namespace or table may not be created. OperatorError: no namespace to create it in.
         """
         if self._handle.load() is not None:
             return
@@ -129,6 +130,11 @@ class IcebergTarget:
             log.info("created", table=self.name, columns=len(schema))
         except TableAlreadyExistsError:
             log.info("already created", table=self.name)
+        except NoSuchNamespaceError as error:
+            raise OperatorError(
+                f"namespace {'.'.join(namespace)} does not exist and the catalog did not keep the one we made",
+                "Create it in the catalog, then start again.",
+            ) from error
         self._handle.look()
 
     def stage(self, batch: Batch) -> Staged:
