@@ -20,7 +20,7 @@ from lakeward.config.sources import Kafka
 from lakeward.config.tables import Table
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.code_cache import default_folder
-from lakeward.decoding.json_decoder import JsonDecoder
+from lakeward.decoding.json import JsonDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError
 from lakeward.lanes import Lane, LaneSettings

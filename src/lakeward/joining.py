@@ -101,10 +101,11 @@ class Joining:
         mask = current[raw.partition]
         return raw if mask.all() else raw.select(np.flatnonzero(mask))
 
-    def join(self) -> None:
-        """Begin every waiting partition whose tables have all said where it continues."""
+    def join(self) -> set[Partition]:
+        """Begin every waiting partition whose tables have all said where it continues; return those begun."""
+        ready: set[Partition] = set()
         if not self.waiting or self._clock.monotonic() < self._not_before:
-            return
+            return ready
         try:
             for lane in {id(lane): lane for p in self.waiting for lane in self.lanes_of(p.topic)}.values():
                 self._ask(lane)
@@ -115,6 +116,8 @@ class Joining:
                 raise
             log.warning("trying again", what="finding positions", error=error.what, wait_s=RETRY_S)
             self._not_before = self._clock.monotonic() + RETRY_S
+            return set()
+        return ready
 
     def _ask(self, lane: Lane) -> None:
         missing = {p for p in self.waiting if p.topic in lane.topics and p not in lane.next}

@@ -16,7 +16,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,12 +124,16 @@ class Pipeline:
             self._drain_after_failure()
             raise
         finally:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._stopping.set()
+            for lane in self.lanes:
+                lane.target.give_up()
+            # Not waited for: a request that hangs has a bound of its own, and its outcome is the next start's to find.
+            self._executor.shutdown(wait=False, cancel_futures=True)
             self._source.close()
 
     def _turn(self, until: Until) -> None:
         self._settle()  # 1
-        self._joining.join()  # 2
+        self._held -= self._joining.join()  # 2, and what begins is not paused any more
         self._flush()  # 3
         self._hold()  # 4
         polled = self._source.poll(self._poll_timeout())  # 5
@@ -148,7 +152,11 @@ class Pipeline:
                 continue
             batch, future = lane.committing
             lane.committing = None
-            outcome = future.result()
+            try:
+                outcome = future.result()
+            except LakewardError:
+                lane.drop(None)  # nothing more is sent for a table whose commit failed
+                raise
             if isinstance(outcome, CommitReceipt):
                 self._committed(lane, batch, outcome)
             else:
@@ -322,12 +330,12 @@ class Pipeline:
     def _drain_after_failure(self) -> None:
         """Commit what other tables hold before the error is raised; their own failures are only logged."""
         self._stopping.set()
-        failed: list[Future[Outcome]] = []
-        for lane in self.lanes:
-            if lane.committing is not None and lane.committing[1].done() and lane.committing[1].exception():
-                failed.append(lane.committing[1])
-                lane.drop(None)
-        try:
-            self._drain()
-        except LakewardError as error:
-            log.warning("draining failed", error=error.what)
+        for _ in range(len(self.lanes) + 1):  # each failure drops one lane
+            try:
+                self._drain()
+            except LakewardError as error:
+                log.warning("draining failed", error=error.what)
+                if isinstance(error, UndecidedError):
+                    return
+            else:
+                return

@@ -13,10 +13,12 @@ from lakeward.batching import FlushPolicy
 from lakeward.clock import SystemClock
 from lakeward.errors import (
     ConfigurationError,
+    LedgerError,
     OperatorError,
     PositionError,
     RejectedRecordError,
     StorageError,
+    TableChangedError,
     UndecidedError,
     UnreachableError,
 )
@@ -46,6 +48,7 @@ class World:
         self.targets: dict[str, MemoryTarget] = {}
         self.on_target: Callable[[MemoryTarget], None] = lambda target: None
         self.drain_s = 30.0
+        self.adopt: str | None = None
 
     @property
     def table(self) -> MemoryTable:
@@ -57,7 +60,9 @@ class World:
             target = self.targets[name] = MemoryTarget(name, table)
             self.on_target(target)
             lanes.append(Lane(target, self.decoder, LaneSettings(self.flush)))
-        settings = PipelineSettings("test", ("t",), self.start, Patience(0.001, 0.002, 0.5), drain_s=self.drain_s)
+        settings = PipelineSettings(
+            "test", ("t",), self.start, Patience(0.001, 0.002, 0.5), drain_s=self.drain_s, adopt=self.adopt
+        )
         self.source.opened = False
         self.source._at.clear()
         return Pipeline(settings, self.source, lambda topic: lanes, SystemClock(), random.Random(7))
@@ -497,6 +502,78 @@ def test_nothing_more_is_taken_while_both_batches_are_full() -> None:
     hold.set()
     thread.join(20)
     assert world.table.rows == texts(0, 400)
+
+
+def test_a_table_that_is_full_stays_paused_while_another_one_is_rewound() -> None:
+    world = World("a", "b", flush=FlushPolicy(3600, 20, 1 << 30))
+    world.source.append("t", 0, values(0, 1000))
+    hold = threading.Event()
+
+    def rival(staged: Staged) -> None:
+        entry = world.tables["b"].entry
+        assert entry is not None
+        at = entry.positions[P0].next
+        batch = Batch("rival", (), {P0: Span(at, at + 1)}, {P0: Position(at + 1)}, {}, Account(1, 1, 0))
+        with world.tables["b"].lock:
+            world.tables["b"].rows.extend(texts(at, at + 1))
+            world.tables["b"].entry = next_entry(entry, table="memory", batch=batch)
+
+    faults = {"a": [lambda staged: hold.wait(20) and None], "b": [lambda staged: None, rival]}
+    world.on_target = lambda target: target.faults.extend(faults[target.name])
+    pipeline = world.pipeline()
+    thread = threading.Thread(target=pipeline.run, args=(CAUGHT_UP,))
+    most, polls, enough = 0, 0, threading.Event()
+    poll = world.source.poll
+
+    def watch(timeout: float):
+        nonlocal most, polls
+        polls += 1
+        most = max(most, *(lane.filling.account.rows for lane in pipeline.lanes), 0)
+        if polls > 300:
+            enough.set()
+        return poll(timeout)
+
+    world.source.poll = watch
+    thread.start()
+    assert enough.wait(20)
+    assert most <= 40
+    hold.set()
+    thread.join(20)
+    assert world.tables["a"].rows == world.tables["b"].rows == texts(0, 1000)
+
+
+def test_one_table_that_fails_does_not_keep_the_others_from_being_committed() -> None:
+    world = World("a", "b", "c", flush=FlushPolicy(3600, 10_000, 1 << 30))
+    world.source.append("t", 0, values(0, 30))
+    broken = TableChangedError("it was dropped", "Decide.")
+    world.on_target = lambda target: target.faults.append(_fail(broken)) if target.name != "b" else None
+    with pytest.raises(TableChangedError, match="it was dropped"):
+        world.run()
+    assert world.tables["b"].rows == texts(0, 30)
+    assert world.tables["a"].rows == world.tables["c"].rows == []
+
+
+def test_a_topic_that_another_pipeline_feeds_into_the_table_is_refused_until_its_positions_are_adopted() -> None:
+    """PROTOCOL F4."""
+    world = World()
+    world.source.append("t", 0, values(0, 10))
+    world.run()
+    old = world.table.entry
+    assert old is not None
+    world.source.append("t", 0, values(10, 12))
+    world.table.entry = None
+
+    def tell_of_the_other(target: MemoryTarget) -> None:
+        target.find = lambda: Found(True, world.table.entry, others={"old-name": old})
+
+    world.on_target = tell_of_the_other
+    with pytest.raises(LedgerError, match="--adopt old-name"):
+        world.run()
+    world.adopt = "old-name"
+    world.run()
+    assert world.table.rows == texts(0, 12)
+    assert world.table.entry is not None
+    assert world.table.entry.positions[P0].next == 12
 
 
 def test_a_topic_that_does_not_exist_is_an_error_for_a_bounded_run() -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakeward.cli.output import print_json
+from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
+from lakeward.errors import UndecidedError
 
 if TYPE_CHECKING:
     from lakeward.config import Config
@@ -43,7 +44,12 @@ def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = N
 
         pipeline = Assembly(config, clock, chance, Choices(adopt=adopt)).pipeline(observe)
         with _signals(pipeline.stop):
-            pipeline.run(until)
+            try:
+                pipeline.run(until)
+            except UndecidedError as error:
+                print_error(error, as_json=as_json)
+                sys.stdout.flush()
+                os._exit(error.exit_code)  # the interpreter would wait for the request that hangs
     _last_word(config.name, last[-1], as_json=as_json)
 
 
