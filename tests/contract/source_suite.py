@@ -60,7 +60,9 @@ class Reader:
         for raw in polled.batches:
             for i in range(len(raw)):
                 place = Partition(raw.topic, int(raw.partition[i]))
-                self.got.setdefault(place, []).append((int(raw.offset[i]), raw.values.get(i)))
+                before = self.got.setdefault(place, [])
+                assert not before or before[-1][0] < raw.offset[i]
+                before.append((int(raw.offset[i]), raw.values.get(i)))
                 self.keys.setdefault(place, []).append(raw.keys.get(i))
                 self.times.setdefault(place, []).append(int(raw.timestamp[i]))
                 self.headers.setdefault(place, []).append(raw.headers[i] if raw.headers is not None else None)
@@ -115,7 +117,7 @@ class SourceContract:
 
     @pytest.fixture
     def send(self, cluster: Cluster) -> Callable[..., None]:
-        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "message.max.bytes": 8_000_000})
+        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "message.max.bytes": 8_000_000, "enable.idempotence": True})
 
         def send(topic: str, values: Sequence[bytes | None], partition: int = 0, **more: Any) -> None:
             for value in values:

@@ -79,6 +79,8 @@ _DENIED = frozenset({
 })
 _HANDSHAKE = frozenset({KafkaError._SSL, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE})  # noqa: SLF001
 
+_MISUNDERSTANDING = ("SSL_HANDSHAKE", "security.protocol", "SASL handshake")
+
 
 def properties_of(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """The whole librdkafka configuration.
@@ -115,7 +117,7 @@ class Trouble:
     def heard(self, error: KafkaError) -> None:
         """librdkafka's ``error_cb``."""
         self.last = error
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+        if error.code() != KafkaError._ALL_BROKERS_DOWN and not (self.telling and is_denied(self.telling)):  # noqa: SLF001
             self.telling = error
         if not self._down and (error.code() == KafkaError._ALL_BROKERS_DOWN or is_denied(error)):  # noqa: SLF001
             self._down = True
@@ -141,7 +143,7 @@ class Trouble:
                 f"Kafka at {self._servers} refuses us: {said.str()}",
                 "Check the sasl.* and security.protocol properties under source.kafka.properties.",
             )
-        if (said is not None and said.code() in _HANDSHAKE) or "security.protocol" in self.reason:
+        if said is not None and is_denied(said):
             return PermissionDeniedError(
                 f"Kafka at {self._servers} and this client do not agree on how to connect: {self.reason}",
                 "Check security.protocol, ssl.* and sasl.mechanism under source.kafka.properties, and the port.",
@@ -173,8 +175,11 @@ def consumer_of(properties: Mapping[str, Any]) -> Consumer:
 
 
 def is_denied(error: KafkaError) -> bool:
-    """Whether ``error`` says that credentials or rights are missing, or that client and listener speak differently."""
-    return error.code() in _DENIED or error.code() in _HANDSHAKE
+    """Whether ``error`` says that credentials or rights are missing, or that client and listener speak differently.
+
+    A listener that hangs up over the wrong protocol is a broken connection to librdkafka; only its words tell.
+    """
+    return error.code() in _DENIED | _HANDSHAKE or any(word in error.str() for word in _MISUNDERSTANDING)
 
 
 def connect(consumer: Consumer, trouble: Trouble, clock: Clock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
@@ -12,7 +12,12 @@ from lakeward.errors import UnreachableError
 from lakeward.records import Blobs
 
 CHUNK = 10_000
+QUEUED = 500_000
+"""So many messages may wait in the producer before more are added."""
+
 FLUSH_S = 60.0
+ANYWHERE = -1
+"""The partition that leaves the choice to the client."""
 
 
 def producer_of(bootstrap_servers: str, properties: Mapping[str, Any] | None = None) -> Producer:
@@ -62,11 +67,17 @@ def produce(
 
     count = len(values)
     texts = (values.get(i) for i in range(count)) if isinstance(values, Blobs) else iter(values)
-    columns = {"value": texts, "key": keys, "partition": homes}
-    given = {name: iter(column) for name, column in columns.items() if column is not None}
-    rows = zip(*given.values(), strict=True)
-    while chunk := [dict(zip(given, row, strict=True)) for row in islice(rows, CHUNK)]:
-        _queue(producer, topic, chunk, delivered)
+    rows = zip(texts, keys or repeat(None), homes or repeat(ANYWHERE), strict=False)
+    while chunk := list(islice(rows, CHUNK)):
+        while len(producer) > QUEUED:
+            producer.poll(0.01)
+        by_home: dict[int, list[dict[str, Any]]] = {}
+        for value, key, home in chunk:
+            by_home.setdefault(home, []).append({"value": value, "key": key})
+        for home, messages in by_home.items():  # the binding takes no partition of a single message
+            if producer.produce_batch(topic, messages, home, on_delivery=delivered) != len(messages):
+                raise UnreachableError(f"the producer does not queue messages to {topic}: {_first_error(messages)}")
+        producer.poll(0)
     left = producer.flush(FLUSH_S)
     if failures or left:
         reason = failures[0].str() if failures else "no answer"
@@ -74,8 +85,5 @@ def produce(
     return count
 
 
-def _queue(producer: Producer, topic: str, chunk: list[dict[str, Any]], delivered: Any) -> None:
-    while chunk:
-        producer.produce_batch(topic, chunk, on_delivery=delivered)
-        chunk = [message for message in chunk if message.pop("_error", None) is not None]
-        producer.poll(0.05 if chunk else 0)
+def _first_error(messages: Sequence[Mapping[str, Any]]) -> str:
+    return next((str(message["_error"]) for message in messages if "_error" in message), "")

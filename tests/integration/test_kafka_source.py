@@ -1,0 +1,169 @@
+"""The source contract against a real Kafka, and what only a real one does: transactions, more partitions, restarts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+pytest.register_assert_rewrite("source_suite")
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+
+from servers.kafka import Kafka
+from source_suite import Reader, SourceContract, fresh, numbered
+
+from lakeward.positions import Partition, Position
+
+
+class RealCluster:
+    def __init__(self, kafka: Kafka) -> None:
+        self.bootstrap_servers = kafka.bootstrap_servers
+        self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def create(self, topic: str, partitions: int, **config: str) -> None:
+        config = {"message.timestamp.before.max.ms": str(2**62), "max.message.bytes": "8000000", **config}
+        answer = self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=10)
+        answer[topic].result()
+
+    def delete(self, topic: str) -> None:
+        self.admin.delete_topics([topic], operation_timeout=10)[topic].result()
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        place = TopicPartition(topic, partition, before)
+        self.admin.delete_records([place])[place].result()
+
+    def grow(self, topic: str, partitions: int) -> None:
+        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka: Kafka) -> RealCluster:
+    return RealCluster(kafka)
+
+
+@pytest.fixture(params=[True, False], ids=["native", "plain"])
+def native(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+@pytest.fixture
+def transact(cluster: RealCluster) -> Callable[..., None]:
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": fresh("writer")})
+    producer.init_transactions(10)
+
+    def transact(topic: str, values: list[bytes], *, commit: bool) -> None:
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        producer.flush(10)
+        (producer.commit_transaction if commit else producer.abort_transaction)(10)
+
+    return transact
+
+
+class TestRealKafka(SourceContract):
+    def test_reached_passes_the_markers_of_transactions(self, topic, transact, open_reader) -> None:
+        place = Partition(topic, 0)
+        transact(topic, numbered(3), commit=True)
+        reader = open_reader(topic)
+        reader.until(lambda: reader.reached.get(place) == 4)
+        assert reader.got[place] == list(enumerate(numbered(3)))
+        transact(topic, numbered(2), commit=True)
+        reader.until(lambda: reader.reached[place] == 7)
+        assert reader.offsets(place) == [0, 1, 2, 4, 5]
+
+    def test_aborted_messages_are_passed_and_never_handed_over(self, topic, transact, open_reader) -> None:
+        place = Partition(topic, 0)
+        transact(topic, numbered(3), commit=True)
+        transact(topic, [b"aborted"] * 4, commit=False)
+        reader = open_reader(topic)
+        reader.until(lambda: reader.reached.get(place) == 9)
+        assert reader.values(place) == numbered(3)
+        assert reader.source.partitions([topic])[place].end == 9
+
+    def test_an_open_transaction_ends_the_topic_until_it_is_decided(self, cluster, topic, open_reader) -> None:
+        place = Partition(topic, 0)
+        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": fresh("writer")})
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        producer.produce(topic, b"later", partition=0)
+        producer.flush(10)
+        reader = open_reader(topic)
+        reader.until(lambda: place in reader.reached)
+        assert reader.reached[place] == 0
+        assert reader.source.partitions([topic])[place].end == 0
+        producer.commit_transaction(10)
+        reader.until(lambda: reader.reached[place] == 2)
+        assert reader.values(place) == [b"later"]
+
+    def test_beginning_between_messages_and_a_marker_is_in_range(self, topic, transact, open_reader) -> None:
+        place = Partition(topic, 0)
+        transact(topic, numbered(3), commit=True)
+        reader = open_reader(topic)
+        reader.starts = {place: Position(3)}
+        reader.until(lambda: reader.reached.get(place) == 4)
+        assert reader.offsets(place) == []
+
+    def test_partitions_that_are_added_are_assigned(self, cluster, topic, send, open_reader) -> None:
+        reader = open_reader(topic)
+        reader.until(lambda: len(reader.mine) == 3)
+        cluster.grow(topic, 4)
+        added = Partition(topic, 3)
+        reader.until(lambda: added in reader.mine)
+        send(topic, numbered(3), 3)
+        reader.read(added, upto=3)
+        assert reader.values(added) == numbered(3)
+
+    def test_offsets_at_a_time(self, topic, send, open_reader) -> None:
+        first, second, empty = (Partition(topic, number) for number in range(3))
+        for number in range(5):
+            send(topic, [b"x"], 0, timestamp=1_700_000_000_000 + 1000 * number)
+        send(topic, [b"x"], 1, timestamp=1_600_000_000_000)
+        source = open_reader(topic).source
+        assert source.offsets_at([first, second, empty], 1_700_000_001_500) == {first: 2, second: 1, empty: 0}
+        assert source.offsets_at([first], 0) == {first: 0}
+        assert source.offsets_at([], 0) == {}
+
+
+def test_a_broker_that_is_killed_and_comes_back_is_waited_for(own_kafka: Kafka) -> None:
+    cluster = RealCluster(own_kafka)
+    topic = fresh("topic")
+    cluster.create(topic, 1)
+    place = Partition(topic, 0)
+    reader, send = _reader(own_kafka, topic), _sender(own_kafka)
+    send(topic, numbered(5))
+    reader.read(place, upto=5)
+    own_kafka.kill()
+    for _ in range(10):
+        reader.poll()
+    own_kafka.start()
+    _sender(own_kafka)(topic, numbered(5, 5))
+    reader.read(place, upto=10)
+    assert reader.got[place] == list(enumerate(numbered(10)))
+    reader.source.close()
+
+
+def _reader(kafka: Kafka, topic: str) -> Reader:
+    from lakeward.clock import SystemClock
+    from lakeward.sources.kafka import KafkaSource
+    from lakeward.sources.kafka_client import KafkaSettings
+
+    source = KafkaSource(KafkaSettings(kafka.bootstrap_servers, fresh("group"), (topic,)), SystemClock())
+    source.open()
+    return Reader(source)
+
+
+def _sender(kafka: Kafka) -> Callable[[str, list[bytes]], Any]:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def send(topic: str, values: list[bytes]) -> None:
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(30) == 0
+
+    return send
