@@ -17,6 +17,7 @@ import requests
 
 from lakeward.clock import SystemClock
 from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoding.json import JsonDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.records import Blobs, Decoded, RawBatch
 from lakeward.stages import Decoder
@@ -53,7 +54,15 @@ def avro(stack: ExitStack) -> Format:
     return Format(AvroDecoder(client, None), good, bad)
 
 
-FORMATS = {"avro": avro}
+def json_objects(_stack: ExitStack) -> Format:
+    def good(number: int, name: str) -> bytes:
+        return json.dumps({"id": number, "name": name}).encode()
+
+    bad = [b"x", good(1, "a")[:-1], good(1, "a") + b"}", b"[]", b'{"id":"1"}', b'{"id":1,"name":"\xff"}']
+    return Format(JsonDecoder({"id": "long", "name": "string"}), good, bad)
+
+
+FORMATS = {"avro": avro, "json": json_objects}
 
 
 @pytest.fixture(scope="module", params=sorted(FORMATS))

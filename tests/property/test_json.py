@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakeward.decoding import json_reference
-from lakeward.decoding.json_decoder import JsonDecoder, RowReader
+from lakeward.decoding.json import JsonDecoder, RowReader
 from lakeward.decoding.json_fields import Field, arrow_schema, declared
 from lakeward.decoding.json_reference import NotDecodableError
 from lakeward.records import Blobs, RawBatch
 
 PLAIN = ["string", "int", "long", "float", "double", "boolean", "date", "timestamp", "timestamptz"]
-RELAXED = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(database=None, deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 
 decimals = st.integers(1, 38).flatmap(lambda p: st.integers(0, p).map(lambda s: f"decimal({p},{s})"))
 types = st.sampled_from(PLAIN) | decimals

@@ -97,8 +97,10 @@ def declared(fields: Mapping[str, str]) -> tuple[Field, ...]:
     """Read a declaration: name to type text (``string``, ``long``, ``decimal(18,6)``, ...).
 
     Raises:
-        ConfigurationError: a type is unknown, or a decimal's precision or scale is impossible.
+        ConfigurationError: there is no field, a type is unknown, or a decimal's precision or scale is impossible.
     """
+    if not fields:
+        raise ConfigurationError("JSON is declared to have no field", "Name one, or declare none to have all inferred.")
     return tuple(Field(name, _read_type(name, text)) for name, text in fields.items())
 
 
