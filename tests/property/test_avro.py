@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 
-from lakeward.decoding import avro_native, native
+from lakeward.decoding import avro_native, avro_program, native
 from lakeward.decoding.avro import Shape
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_program import generate
@@ -241,6 +241,10 @@ def schemas(draw: Any, depth: int, names: Any) -> tuple[Any, st.SearchStrategy[A
     return union, st.none() | values
 
 
+WIDTHS = st.sampled_from([0, 1, 24])
+"""From how many fields on a record is read by functions, one a shape of field."""
+
+
 def record(name: str, types: list[Any]) -> dict[str, Any]:
     return {"type": "record", "name": name, "fields": [{"name": f"f{k}", "type": t} for k, t in enumerate(types)]}
 
@@ -315,9 +319,11 @@ def compiled_shape() -> Shape:
     return Shape.of(parse(json.dumps(FIXED_SET), "test"), CodeCache(None))
 
 
-def interpreted_shape(schema: Any) -> Shape:
+def interpreted_shape(schema: Any, wide: int) -> Shape:
     node = parse(json.dumps(schema), "test")
-    program = generate(node)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(avro_program, "WIDE", wide)
+        program = generate(node)
     return Shape(program, arrow_schema(node), interpreted(program.source))
 
 
@@ -325,11 +331,13 @@ def interpreted_shape(schema: Any) -> Shape:
 
 
 @QUICK
-@given(topics())
-def test_any_schema_and_any_records_read_as_fastavro_reads_them(topic: tuple[dict[str, Any], list[Any]]) -> None:
+@given(topics(), WIDTHS)
+def test_any_schema_and_any_records_read_as_fastavro_reads_them(
+    topic: tuple[dict[str, Any], list[Any]], wide: int
+) -> None:
     schema, rows = topic
     node, plainly = parse(json.dumps(schema), "test"), fastavro.parse_schema(bare(schema))
-    got = run(interpreted_shape(schema), [write(plainly, row) for row in rows])
+    got = run(interpreted_shape(schema, wide), [write(plainly, row) for row in rows])
     assert got.rejects == {}
     assert got.others == []
     assert got.rows == {i: expected(node, row) for i, row in enumerate(rows)}
@@ -384,15 +392,15 @@ def check_damaged(shape: Shape, schema: Any, node: Record, good: list[bytes], ba
 
 
 @QUICK
-@given(topics(), st.data())
+@given(topics(), WIDTHS, st.data())
 def test_damage_never_passes_for_something_else_nor_harms_the_neighbours(
-    topic: tuple[dict[str, Any], list[Any]], data: st.DataObject
+    topic: tuple[dict[str, Any], list[Any]], wide: int, data: st.DataObject
 ) -> None:
     schema, rows = topic
     plainly = fastavro.parse_schema(bare(schema))
     good = [write(plainly, row) for row in rows]
     bad = [data.draw(damage(message)) for message in good]
-    check_damaged(interpreted_shape(schema), schema, parse(json.dumps(schema), "test"), good, bad)
+    check_damaged(interpreted_shape(schema, wide), schema, parse(json.dumps(schema), "test"), good, bad)
 
 
 @QUICK

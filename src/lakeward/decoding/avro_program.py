@@ -25,6 +25,7 @@ from lakeward.decoding.avro_native import (
     HEADER, binary, block, boolean, branch, fixed, float32, float64, framed, int32, int64, millis, room, short_unscaled,
     size, string, symbol, time_micros, time_millis, unscaled, uuid,
 )
+from lakeward.decoding.native import compiled
 
 ZERO = np.uint64(0)
 ONE = np.uint64(1)
@@ -46,6 +47,11 @@ READERS = {
     "local-timestamp-micros": ("int64", "i8"),
 }
 """The primitive that reads each scalar of fixed width, and the type of its buffer."""
+
+WIDE = 24
+"""A record with more fields is read by functions, one for each shape of field, which costs some speed and saves minutes
+of compiling."""
+LINE = "\n"
 
 TEXTS = {"string": "string", "bytes": "binary", "uuid": "uuid"}
 
@@ -111,6 +117,8 @@ class _Writer:
     smallest: list[int] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     symbols: list[int] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
+    """Functions for fields of wide records: what follows the name, and the name."""
 
     def program(self, record: Record) -> Program:
         self.smallest.append(smallest(record))
@@ -119,8 +127,10 @@ class _Writer:
         arguments = "".join(f", a{k}" for k in range(len(self.slots)))
         source = (
             f"{HEADER}\n\n"
+            f"{''.join(f'@compiled{LINE}def {name}{code}{LINE}{LINE}' for code, name in self.parts.items())}"
             f"def decode(b, start, length, schema_id, status, where, rows, counts, symbols{arguments}):\n"
             "    w = ZERO\n"
+            "    first = ZERO\n"
             f"{_each('    s{0} = ZERO', arrays)}"
             "    for n in range(len(start)):\n"
             "        m = U(n)\n"
@@ -150,8 +160,40 @@ class _Writer:
         return Program(source, tuple(self.slots), tuple(self.smallest), columns, tuple(self.paths), tuple(self.symbols))
 
     def members(self, record: Record, scope: int, path: str) -> tuple[tuple[Column, ...], str]:
-        read = [self.value(f.type, scope, f"{path}.{f.name}" if path else f.name) for f in record.fields]
-        return tuple(column for column, _ in read), "".join(code for _, code in read)
+        """The columns of a record and the code that reads it."""
+        wide = len(record.fields) > WIDE
+        columns, code = [], ""
+        for member in record.fields:
+            place = f"{path}.{member.name}" if path else member.name
+            apart = wide and not _has_array(member.type)
+            column, reading = (self.part if apart else self.value)(member.type, scope, place)
+            columns.append(column)
+            code += reading
+        return tuple(columns), code
+
+    def part(self, node: Node, scope: int, path: str) -> tuple[Column, str]:
+        """As `value`, by a function of its own that all fields of this shape share: compiling time follows shapes."""
+        own = _Writer(parts=self.parts)
+        column, body = own.value(node, scope, path)
+        if not body:
+            return column, ""
+        arguments = "".join(f", a{slot}" for slot in range(len(own.slots)))
+        code = (
+            f"(b, p, end, {_item(scope)}, symbols, first{arguments}):\n"
+            "    at = 0\n"
+            "    while True:\n"
+            f"{indent(body, ' ' * 8)}"
+            "        break\n"
+            "    return p, at\n"
+        )
+        name = self.parts.setdefault(code, f"part{len(self.parts)}")
+        slots, paths, symbols = len(self.slots), len(self.paths), len(self.symbols)
+        self.slots += own.slots
+        self.paths += own.paths
+        self.symbols += own.symbols
+        passed = "".join(f", a{slots + slot}" for slot in range(len(own.slots)))
+        call = f"p, at = {name}(b, p, end, {_item(scope)}, symbols, first + U({symbols}){passed})\n"
+        return _moved(column, slots), f"{call}if p > end:\n    at += {paths}\n    break\n"
 
     def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:
         """The column for ``node`` and the code that reads one of it; ``break`` leaves it with a failure in ``p``."""
@@ -167,7 +209,7 @@ class _Writer:
                 read = self.flat(node, Slot("u1", scope, width=width), "fixed", path, f"U({width}), ")
             case Enum(symbols):
                 self.symbols.append(len(symbols))
-                known = f"symbols[U({len(self.symbols) - 1})], "
+                known = f"symbols[first + U({len(self.symbols) - 1})], "
                 read = self.flat(node, Slot("i4", scope), "symbol", path, known)
             case Decimal():
                 read = self.decimal(node, scope, path)
@@ -263,6 +305,25 @@ def _item(scope: int) -> str:
 
 def _each(line: str, arrays: range) -> str:
     return "".join(f"{line.format(k)}\n" for k in arrays)
+
+
+def _moved(column: Column, by: int) -> Column:
+    """``column`` with its slots counted from ``by``."""
+    slots = tuple(slot + by for slot in column.slots)
+    children = tuple(_moved(child, by) for child in column.children)
+    return Column(column.node, column.scope, slots, children, None if column.valid is None else column.valid + by)
+
+
+def _has_array(node: Node) -> bool:
+    match node:
+        case Array():
+            return True
+        case Union(value):
+            return _has_array(value)
+        case Record(fields):
+            return any(_has_array(f.type) for f in fields)
+        case _:
+            return False
 
 
 def _blank(column: Column) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -249,6 +250,29 @@ def test_schemas_of_one_shape_share_one_program(
     renamed_id = registry.register("deals-value", json.dumps(renamed).replace('x\\"\\n#', "ticker"))
     decoder.decode(batch([written(TRADE, trade_id, trade()), framed(renamed_id, written(TRADE, 1, trade())[5:])]))
     assert decoder._shapes[renamed_id].function is decoder._shapes[trade_id].function
+
+
+def test_a_wide_record_is_read_and_its_failures_name_the_right_field(
+    registry: EmbeddedRegistry, tmp_path: Path
+) -> None:
+    enums: list[Any] = [{"type": "enum", "name": f"E{k}", "symbols": list("ABC"[: k + 1])} for k in range(3)]
+    kinds: list[Any] = ["int", ["null", "string"], {"type": "array", "items": "int"}, "string", *enums]
+    fields = [{"name": f"f{k}", "type": kind} for k, kind in enumerate(kinds + kinds[:4] * 6)]
+    schema = {"type": "record", "name": "Wide", "fields": fields}
+    schema_id = registry.register("wide-value", json.dumps(schema))
+    values = [[k, None if k % 8 else f"v{k}", [k] * (k % 3), f"é{k}"][k % 4] if k < 4 else None for k in range(4)]
+    row = {f"f{k}": v for k, v in enumerate([*values, "A", "B", "C", *values * 6])}
+    good = written(schema, schema_id, row)
+    stray = framed(schema_id, good[5:].replace(b"\0\2\4", b"\0\4\4", 1))  # the second enum has two symbols
+    for _ in range(2):  # the second decoder finds the program in the folder
+        with requests.Session() as session:
+            decoder = AvroDecoder(RegistryClient(registry.url, None, SystemClock(), session), tmp_path)
+            decoded = decoder.decode(batch([good, stray, good[:-1], good]))
+        assert decoded.parts[0].rows.to_pylist() == [row, row]
+        assert [(r.index, r.code, r.reason.split(":")[0]) for r in decoded.rejects] == [
+            (1, "invalid-enum-index", "field f5"),
+            (2, "truncated", "field f30"),
+        ]
 
 
 def test_messages_may_lie_anywhere_in_the_buffer(decoder: AvroDecoder, trade_id: int) -> None:
