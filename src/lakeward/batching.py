@@ -74,6 +74,7 @@ class Filling:
         self._opened: float | None = None
         self._oldest_ms: int | None = None
         self._urgent = False
+        self._adopts: str | None = None
         self.account = Account()
 
     def __contains__(self, partition: Partition) -> bool:
@@ -119,6 +120,10 @@ class Filling:
         self._accepted.append(loss)
         self._urgent = True
 
+    def adopt(self, pipeline: str) -> None:
+        """Take over the positions of another pipeline (PROTOCOL F4)."""
+        self._adopts = pipeline
+
     def hurry(self) -> None:
         """Commit at the next occasion, rows or not."""
         self._urgent = True
@@ -154,4 +159,5 @@ class Filling:
             account=self.account,
             accepted=tuple(self._accepted),
             oldest_ms=self._oldest_ms,
+            adopts=self._adopts,
         )

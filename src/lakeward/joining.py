@@ -9,10 +9,9 @@ import numpy as np
 import structlog
 
 from lakeward.clock import Clock
-from lakeward.errors import Directive, LakewardError, LedgerError
+from lakeward.errors import Directive, LakewardError
 from lakeward.lanes import Lane
 from lakeward.ledger import LedgerEntry
-from lakeward.outcomes import Found
 from lakeward.positions import Partition, Position, Positions
 from lakeward.records import RawBatch
 from lakeward.stages import Source
@@ -128,9 +127,10 @@ class Joining:
         topics = {p.topic for p in missing}
         bounds = {p: b for p, b in self._source.partitions(topics).items() if p in missing}
         self.identities.update(self._source.identities(topics))
-        adopted = self._adopted(lane, found, topics)
+        adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None
         starts = resolve(adopted or found.entry, Holdings(bounds, self.identities), self._policy, self._source)
-        if adopted is not None:
+        if adopted is not None and self._adopt is not None:
+            lane.filling.adopt(self._adopt)
             starts = replace(starts, first=frozenset(starts.positions))
         if starts.first and not found.exists and self._policy.start is not Edge.EARLIEST:
             lane.exists = self._create(lane, topics)
@@ -140,30 +140,6 @@ class Joining:
             log.info(
                 "continues", table=lane.name, partition=str(partition), offset=at.next, new=partition in starts.first
             )
-
-    def _adopted(self, lane: Lane, found: Found, topics: set[str]) -> LedgerEntry | None:
-        """The entry of the pipeline whose positions are taken over, if any.
-
-        Raises:
-            LedgerError: another pipeline feeds this table from the same topic: renamed? (PROTOCOL F4).
-        """
-        if found.entry is not None:
-            return None
-        if self._adopt is not None and self._adopt in found.others:
-            return found.others[self._adopt]
-        for name, other in found.others.items():
-            same = [t for t in topics if t in other.sources and self._same(other.sources[t], self.identities.get(t))]
-            if same:
-                raise LedgerError(
-                    f"{lane.name} is fed from topic {same[0]} by the pipeline {name!r}, and knows nothing of this one",
-                    f"If this pipeline was renamed: `lakeward run --adopt {name}` once. If {name!r} still runs, "
-                    "write another table.",
-                )
-        return None
-
-    @staticmethod
-    def _same(recorded: str | None, told: str | None) -> bool:
-        return recorded is None or told is None or recorded == told
 
     def _create(self, lane: Lane, topics: set[str]) -> bool:
         """`start: latest` must be in the table before the first poll (PROTOCOL S2): created if its schema is known."""

@@ -177,6 +177,10 @@ class Step(Protocol):
         """Offsets that it gives up."""
 
     @property
+    def adopts(self) -> str | None:
+        """The pipeline whose positions it takes over (PROTOCOL F4)."""
+
+    @property
     def writer(self) -> tuple[str, int] | None:
         """A library append's claim: (handle id, append number)."""
 
@@ -265,3 +269,22 @@ def breaks(before: LedgerEntry | None, after: LedgerEntry) -> list[str]:
             wrong.append(f"{partition}: moved from {known[partition].next} to {at.next} without a claim")
     wrong.extend(f"{partition}: its position is gone" for partition in known if partition not in after.positions)
     return wrong
+
+
+def refuse_other_owner(others: Mapping[str, LedgerEntry], step: Step, pipeline: str) -> None:
+    """A pipeline that the table does not know must not read what another one feeds it from (PROTOCOL F4).
+
+    Raises:
+        LedgerError: another pipeline's entry names the same source, and ``step`` does not adopt its positions.
+    """
+    for name, entry in others.items():
+        for topic, identity in step.sources.items():
+            known = entry.sources.get(topic)
+            same = identity is None or known is None or known == identity
+            if topic in entry.sources and same and name != step.adopts:
+                raise LedgerError(
+                    f"pipeline {name!r} already feeds this table from topic {topic}; "
+                    f"pipeline {pipeline!r} would write its rows a second time",
+                    f"If the pipeline was renamed, take its positions over once: `lakeward run --adopt {name}`. "
+                    f"If {name!r} still runs, write to another table.",
+                )

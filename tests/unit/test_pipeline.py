@@ -13,7 +13,6 @@ from lakeward.batching import FlushPolicy
 from lakeward.clock import SystemClock
 from lakeward.errors import (
     ConfigurationError,
-    LedgerError,
     OperatorError,
     PositionError,
     RejectedRecordError,
@@ -48,7 +47,6 @@ class World:
         self.targets: dict[str, MemoryTarget] = {}
         self.on_target: Callable[[MemoryTarget], None] = lambda target: None
         self.drain_s = 30.0
-        self.adopt: str | None = None
 
     @property
     def table(self) -> MemoryTable:
@@ -60,9 +58,7 @@ class World:
             target = self.targets[name] = MemoryTarget(name, table)
             self.on_target(target)
             lanes.append(Lane(target, self.decoder, LaneSettings(self.flush)))
-        settings = PipelineSettings(
-            "test", ("t",), self.start, Patience(0.001, 0.002, 0.5), drain_s=self.drain_s, adopt=self.adopt
-        )
+        settings = PipelineSettings("test", ("t",), self.start, Patience(0.001, 0.002, 0.5), drain_s=self.drain_s)
         self.source.opened = False
         self.source._at.clear()
         return Pipeline(settings, self.source, lambda topic: lanes, SystemClock(), random.Random(7))
@@ -551,29 +547,6 @@ def test_one_table_that_fails_does_not_keep_the_others_from_being_committed() ->
         world.run()
     assert world.tables["b"].rows == texts(0, 30)
     assert world.tables["a"].rows == world.tables["c"].rows == []
-
-
-def test_a_topic_that_another_pipeline_feeds_into_the_table_is_refused_until_its_positions_are_adopted() -> None:
-    """PROTOCOL F4."""
-    world = World()
-    world.source.append("t", 0, values(0, 10))
-    world.run()
-    old = world.table.entry
-    assert old is not None
-    world.source.append("t", 0, values(10, 12))
-    world.table.entry = None
-
-    def tell_of_the_other(target: MemoryTarget) -> None:
-        target.find = lambda: Found(True, world.table.entry, others={"old-name": old})
-
-    world.on_target = tell_of_the_other
-    with pytest.raises(LedgerError, match="--adopt old-name"):
-        world.run()
-    world.adopt = "old-name"
-    world.run()
-    assert world.table.rows == texts(0, 12)
-    assert world.table.entry is not None
-    assert world.table.entry.positions[P0].next == 12
 
 
 def test_a_topic_that_does_not_exist_is_an_error_for_a_bounded_run() -> None:

@@ -9,9 +9,10 @@ import pytest
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 
 from lakeward.errors import LedgerError
-from lakeward.ledger import LedgerEntry, encode, key_of
-from lakeward.positions import Partition, Position
-from lakeward.sinks.iceberg.find import Finding, find, mirror, pipelines_of, refuse_other_owner
+from lakeward.ledger import LedgerEntry, encode, key_of, refuse_other_owner
+from lakeward.outcomes import Batch
+from lakeward.positions import Account, Partition, Position
+from lakeward.sinks.iceberg.find import Finding, find, mirror, pipelines_of
 
 UUID = "9c12d441-03fe-4693-9a96-a0705ddf69c1"
 OTHER_UUID = "00000000-03fe-4693-9a96-a0705ddf69c1"
@@ -161,17 +162,27 @@ def test_f3_a_cherry_pick_of_a_foreign_snapshot_is_just_foreign() -> None:
     assert look(table).entry == entry(1)
 
 
+def step(sources: dict[str, str | None], adopts: str | None = None) -> Batch:
+    return Batch("id", (), {}, {}, sources, Account(), adopts=adopts)
+
+
 def test_f4_another_pipeline_that_reads_the_same_source_is_refused() -> None:
     others = {"old-name": entry(3)}
     with pytest.raises(LedgerError, match="pipeline 'old-name' already feeds"):
-        refuse_other_owner(others, {"orders": "id-1"}, "p")
+        refuse_other_owner(others, step({"orders": "id-1"}), "p")
     with pytest.raises(LedgerError):
-        refuse_other_owner(others, {"orders": None}, "p")
+        refuse_other_owner(others, step({"orders": None}), "p")
 
 
 def test_f4_other_topics_and_other_incarnations_are_not_refused() -> None:
-    refuse_other_owner({"q": entry(3)}, {"quotes": "id-1"}, "p")
-    refuse_other_owner({"q": entry(3)}, {"orders": "id-2"}, "p")
+    refuse_other_owner({"q": entry(3)}, step({"quotes": "id-1"}), "p")
+    refuse_other_owner({"q": entry(3)}, step({"orders": "id-2"}), "p")
+
+
+def test_f4_adopting_the_other_pipeline_by_its_name_is_not_refused_and_by_another_name_is() -> None:
+    refuse_other_owner({"old": entry(3)}, step({"orders": "id-1"}, adopts="old"), "p")
+    with pytest.raises(LedgerError):
+        refuse_other_owner({"old": entry(3)}, step({"orders": "id-1"}, adopts="older"), "p")
 
 
 def test_f5_an_entry_below_the_head_says_so() -> None:

@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from lakeward.clock import Clock
 from lakeward.errors import Directive, LakewardError, LedgerError, UndecidedError
-from lakeward.ledger import LedgerEntry, Standing, next_entry
+from lakeward.ledger import LedgerEntry, Standing, next_entry, refuse_other_owner
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused, Staged, Totals
 from lakeward.sinks.iceberg.attempt import Attempt, Entries, build, time_of_next, totals_of
 from lakeward.sinks.iceberg.failures import explained, translated
@@ -37,7 +37,6 @@ from lakeward.sinks.iceberg.find import (
     find,
     head_of,
     pipelines_of,
-    refuse_other_owner,
 )
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.manifests import Manifests
@@ -157,7 +156,7 @@ class Commit:
                 return self._receipt(head, entry, None)
         if entry is None:
             others = {name: found.entry for name, found in seen.items() if found.entry is not None}
-            refuse_other_owner(others, batch.sources, self.desk.pipeline)
+            refuse_other_owner(others, batch, self.desk.pipeline)
         standing = Standing.of(batch.claim, entry, batch.accepted)
         if standing is Standing.EXTENDS:
             return None

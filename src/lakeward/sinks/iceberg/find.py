@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -163,21 +163,3 @@ def _refuse_cherry_pick(snapshot: Snapshot, metadata: TableMetadata, pipeline: s
         "its rows have no position, so they could be written twice",
         _REMEDY,
     )
-
-
-def refuse_other_owner(others: Mapping[str, LedgerEntry], sources: Mapping[str, str | None], pipeline: str) -> None:
-    """F4: a pipeline that the table does not know must not read what another pipeline feeds it from.
-
-    Raises:
-        LedgerError: another pipeline's entry names the same source.
-    """
-    for name, entry in others.items():
-        for topic, identity in sources.items():
-            known = entry.sources.get(topic)
-            same = identity is None or known is None or known == identity
-            if topic in entry.sources and same:
-                raise LedgerError(
-                    f"pipeline {name!r} already feeds this table from topic {topic}; "
-                    f"pipeline {pipeline!r} would write its rows a second time",
-                    f"If the pipeline was renamed, set its `name` back to {name!r}.",
-                )
