@@ -19,8 +19,8 @@ class Batch:
     ``id`` is minted once and stays the same over all attempts. ``parts`` are Arrow tables in arrival order, their
     schemas as the decoder made them; none in a positions-only commit. ``claim`` and ``upto`` name the same
     partitions. ``sources`` are the topics' ids where the broker tells them. ``writer`` is a library append's claim:
-    (handle id, append number).
-    ``adopts`` is the pipeline whose positions it takes over (PROTOCOL F4). ``oldest_ms`` is the earliest record's timestamp, milliseconds since the epoch.
+    (handle id, append number). ``adopts`` is the pipeline whose positions it takes over (PROTOCOL F4). ``oldest_ms``
+    is the earliest record's timestamp, milliseconds since the epoch.
     """
 
     id: str
