@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from lakeward.decoding import json as json_decoder
 from lakeward.decoding import json_reference
 from lakeward.decoding.json import JsonDecoder
 from lakeward.decoding.json_fields import declared
@@ -187,3 +190,11 @@ def test_a_reason_names_the_field_and_holds_no_value() -> None:
     with pytest.raises(NotDecodableError) as caught:
         json_reference.decode(b'{"password":"hunter2"}', declared({"password": "long"}))
     assert caught.value.reason == "field 'password': the value is not a number"
+
+
+def test_the_documentation_names_every_code_and_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
+    documented = set(re.findall(r"`([a-z0-9-]+)`", page.split("## Codes of rejects")[1]))
+    sources = (Path(module.__file__).read_text() for module in (json_reference, json_decoder))
+    codes = {code for text in sources for code in re.findall(r'(?:Error\(|Reject\(i, )\s*"([a-z0-9-]+)"', text)}
+    assert documented == codes
