@@ -64,6 +64,8 @@ class AvroDecoder:
         shape = None if guess is None else self._shape(guess)
         if guess is not None and shape is not None:  # most batches have one schema id and nothing else
             rest = shape.decode(values, None, guess, parts, rejects)
+            if len(rest) == 0:
+                return Decoded(parts, rejects, rest)
         framed = _frame(values, rest)
         rejects += framed.rejects
         for schema_id, index in _by_schema(framed):
@@ -123,7 +125,10 @@ class Shape:
             run = _run(self, Blobs(chosen.data, chosen.start[low:high], chosen.length[low:high]), schema_id)
             place = np.arange(low, high) if index is None else index[low:high]
             batches.append(pa.RecordBatch.from_arrays(run.arrays, schema=self.schema))
-            rows.append(place if len(run.rows) == high - low else place[run.rows])
+            if len(run.rows) == high - low:
+                rows.append(place)
+                continue
+            rows.append(place[run.rows])
             others.append(place[run.status == OTHER])
             failed = np.flatnonzero(run.status >= 0)
             rejects += [self._reject(int(place[m]), int(run.status[m]), int(run.where[m]), schema_id) for m in failed]
