@@ -293,7 +293,11 @@ def test_nested_rows_keep_their_values_nulls_and_emptiness(start, large):
     assert got.schema.field("tags").type.item_field.metadata[b"PARQUET:field_id"] == b"10"
 
 
-@pytest.mark.parametrize("kind", [pa.large_list, pa.list_view, pa.large_list_view, lambda t: pa.list_(t, 2)], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [pa.large_list, pa.list_view, pa.large_list_view, lambda t: pa.list_(t, 2)],
+    ids=["large", "view", "large-view", "fixed"],
+)
 def test_every_kind_of_list_is_a_list(kind):
     values = pa.array([[1, 2], None, [3, None]], kind(pa.int32())).slice(1)
     schema = one(ListType(2, LongType(), element_required=False))
