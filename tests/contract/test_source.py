@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lakeward.positions import Partition, Position
 from lakeward.testing.broker import OFFSET_COMMIT, EmbeddedBroker
 
 pytest.register_assert_rewrite("source_suite")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from source_suite import SourceContract, numbered
-
-from lakeward.positions import Partition, Position
+from source_suite import SourceContract, numbered  # noqa: E402  found through the line above
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from servers.kafka import Kafka
+
+from lakeward.clock import SystemClock
+from lakeward.positions import Partition, Position
+from lakeward.sources.kafka import KafkaSource
+from lakeward.sources.kafka_client import KafkaSettings
 
 pytest.register_assert_rewrite("source_suite")
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
-from servers.kafka import Kafka
-from source_suite import Reader, SourceContract, fresh, numbered
-
-from lakeward.positions import Partition, Position
+from source_suite import Reader, SourceContract, fresh, numbered  # noqa: E402  found through the lines above
 
 
 class RealCluster:
@@ -149,10 +152,6 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(own_kafka: Kafka) 
 
 
 def _reader(kafka: Kafka, topic: str) -> Reader:
-    from lakeward.clock import SystemClock
-    from lakeward.sources.kafka import KafkaSource
-    from lakeward.sources.kafka_client import KafkaSettings
-
     source = KafkaSource(KafkaSettings(kafka.bootstrap_servers, fresh("group"), (topic,)), SystemClock())
     source.open()
     return Reader(source)

@@ -28,13 +28,15 @@ SLICE_S = 0.1
 
 OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001  librdkafka's own codes are spelled so
 FATAL = KafkaError._FATAL  # noqa: SLF001
-DAMAGED = frozenset({
-    KafkaError._BAD_MSG,  # noqa: SLF001
-    KafkaError._BAD_COMPRESSION,  # noqa: SLF001
-    KafkaError._NOT_IMPLEMENTED,  # noqa: SLF001
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
-})
+DAMAGED = frozenset(
+    {
+        KafkaError._BAD_MSG,  # noqa: SLF001
+        KafkaError._BAD_COMPRESSION,  # noqa: SLF001
+        KafkaError._NOT_IMPLEMENTED,  # noqa: SLF001
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+    }
+)
 """Errors after which librdkafka would go on behind the messages that it could not read."""
 
 _numbers = count(1)
@@ -256,6 +258,7 @@ class KafkaSource:
         self._stopped -= theirs
         self._assigned -= theirs
         self._revoked |= theirs
+
 
 def _opened(part: T | None) -> T:
     if part is None:

@@ -91,6 +91,6 @@ class Catalogue:
         ends = {}
         for partition in partitions:
             watermarks = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
-            if watermarks and watermarks[1] >= 0:
+            if watermarks[1] >= 0:
                 ends[partition] = watermarks[1]
         return ends

@@ -70,13 +70,15 @@ OURS: Mapping[str, Any] = {
 
 TAKEN = frozenset(OURS) | {"bootstrap.servers", "metadata.broker.list", "group.id", "group.protocol", "client.id"}
 
-_DENIED = frozenset({
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001  librdkafka's own codes are spelled so
-})
+_DENIED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,  # noqa: SLF001  librdkafka's own codes are spelled so
+    }
+)
 _HANDSHAKE = frozenset({KafkaError._SSL, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE})  # noqa: SLF001
 
 _MISUNDERSTANDING = ("SSL_HANDSHAKE", "security.protocol", "SASL handshake")
@@ -115,7 +117,7 @@ class Trouble:
         """The last error that says more than that everything is down."""
 
     def heard(self, error: KafkaError) -> None:
-        """librdkafka's ``error_cb``."""
+        """Take what librdkafka says through its ``error_cb``."""
         self.last = error
         if error.code() != KafkaError._ALL_BROKERS_DOWN and not (self.telling and is_denied(self.telling)):  # noqa: SLF001
             self.telling = error

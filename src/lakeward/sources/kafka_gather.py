@@ -31,18 +31,14 @@ WORDS = ctypes.sizeof(Message) // 8
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-class _Linked:
-    """C functions under names of our own, which compiled code kept on disk finds again in the next process."""
-
-    def __init__(self) -> None:
-        word, size = types.uint64, types.uintp
-        self.copy = types.ExternalFunction("lakeward_memcpy", word(word, word, size))
-        self.destroy = types.ExternalFunction("lakeward_message_destroy", types.void(word))
-        self.timestamp = types.ExternalFunction("lakeward_message_timestamp", types.int64(word, word))
+def _linked(name: str, result: types.Type, *arguments: types.Type) -> Any:
+    """A C function under a name of our own, which compiled code kept on disk finds again in the next process."""
+    return types.ExternalFunction(name, result(*arguments))
 
 
-_linked = _Linked()
-_copy, _destroy, _timestamp = _linked.copy, _linked.destroy, _linked.timestamp
+_copy = _linked("lakeward_memcpy", types.uint64, types.uint64, types.uint64, types.uintp)
+_destroy = _linked("lakeward_message_destroy", types.void, types.uint64)
+_timestamp = _linked("lakeward_message_timestamp", types.int64, types.uint64, types.uint64)
 
 
 def _link(library: Library) -> None:
@@ -58,7 +54,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _unpack(count, pointers, heads, times, topics, topic):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+def _unpack(count, pointers, heads, times, topics, topic):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Read ``count`` heads; number the topics. Returns (topics, bytes of values, bytes of keys, errors)."""
     known, values, keys, errors = 0, np.uint64(0), np.uint64(0), 0
     last = 0
@@ -83,7 +79,7 @@ def _unpack(count, pointers, heads, times, topics, topic):  # type: ignore[no-un
 
 
 @_compiled
-def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
     """Copy payloads (column 0) and keys (column 1) into their buffers, and give the messages back."""
     for column in range(2):
         buffer = (values if column == 0 else keys).ctypes.data
@@ -180,7 +176,11 @@ class NativeIntake:
         known, value_bytes, key_bytes, errors = _unpack(count, self._pointers, heads, times, topics, topic)
         names: list[str] = [self._calls.rd_kafka_topic_name(int(t)).decode() if t else "" for t in topics[:known]]
         good = np.flatnonzero((heads[:, 0] & _LOW) == 0) if errors else np.arange(count)
-        events = [self._event(i, heads, names[topic[i]]) for i in np.flatnonzero(heads[:, 0] & _LOW)] if errors else []
+        events = (
+            [self._event(i, heads, names[topic[i]]) for i in np.flatnonzero(heads[:, 0] & _LOW).tolist()]
+            if errors
+            else []
+        )
         headers = self._headers_of(count, good) if self._headers else None
         values, keys = np.empty(int(value_bytes), np.uint8), np.empty(int(key_bytes), np.uint8)
         start, length = np.empty((2, count), np.int64), np.empty((2, count), np.int32)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message
@@ -102,18 +102,14 @@ def _name(message: Message) -> str:
 
 def _batch(topic: str, messages: Sequence[Message], *, headers: bool) -> RawBatch:
     count = len(messages)
-
-    def numbers(of: Callable[[Message], int | None], kind: type[np.generic]) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
-        return np.fromiter((of(m) for m in messages), kind, count)
-
     return RawBatch(
         topic,
-        numbers(Message.partition, np.int32),
-        numbers(Message.offset, np.int64),
-        numbers(_timestamp, np.int64),
+        np.fromiter((m.partition() for m in messages), np.int32, count),
+        np.fromiter((m.offset() for m in messages), np.int64, count),
+        np.fromiter((_timestamp(m) for m in messages), np.int64, count),
         Blobs.of([m.key() for m in messages]),
         Blobs.of([m.value() for m in messages]),
-        [m.headers() or [] for m in messages] if headers else None,
+        [cast("list[tuple[str, bytes | None]]", m.headers() or []) for m in messages] if headers else None,
     )
 
 

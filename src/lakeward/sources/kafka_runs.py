@@ -32,11 +32,6 @@ class Run:
             return Run(position.next, position.next, None)
         return Run(witness.offset, position.next, witness)
 
-    @property
-    def checking(self) -> bool:
-        """Whether messages may still come that are not to be handed over."""
-        return self.at < self.next
-
 
 class Runs:
     """The runs that are open, and what came for partitions that are paused."""
@@ -119,15 +114,18 @@ class Runs:
         Raises:
             PositionError: a witness differs (PROTOCOL S3).
         """
-        ends = _ends(raw)
-        for partition in ends:
-            if partition in self._open and self._open[partition].checking:
-                raw = _checked(raw, partition, self._open[partition])
-        if unwanted := ends.keys() - self._open.keys():
+        spans = _spans(raw)
+        for partition, (first, _) in spans.items():
+            run = self._open.get(partition)
+            if run is not None and first < max(run.at, run.next):
+                raw = _checked(raw, partition, run)
+            elif run is not None:
+                run.witness = None
+        if unwanted := spans.keys() - self._open.keys():
             raw = _without(raw, unwanted)
-        for partition, end in ends.items():
+        for partition, (_, end) in spans.items():
             if partition in self._open:
-                self._open[partition].at = end
+                self._open[partition].at = max(self._open[partition].at, end)
         return self._set_aside(raw)
 
     def _set_aside(self, raw: RawBatch) -> RawBatch:
@@ -140,7 +138,11 @@ class Runs:
 
 
 def _checked(raw: RawBatch, partition: Partition, run: Run) -> RawBatch:
-    """``raw`` without what lies below the start of ``run``; hears its witness on the way."""
+    """``raw`` without what ``run`` does not hand over (any more); hears its witness on the way.
+
+    Any more: a rebalance that pauses a partition at the moment in which its messages are taken can make librdkafka
+    fetch the same ones again.
+    """
     mine = raw.partition == partition.number
     witness = run.witness
     if witness is not None:
@@ -156,16 +158,18 @@ def _checked(raw: RawBatch, partition: Partition, run: Run) -> RawBatch:
                     "compare the table with the topic before choosing where to continue.",
                 )
         run.witness = None
-    return raw.select(np.flatnonzero(~mine | (raw.offset >= run.next)))
+    return raw.select(np.flatnonzero(~mine | (raw.offset >= max(run.at, run.next))))
 
 
-def _ends(raw: RawBatch) -> dict[Partition, int]:
-    """The partitions in ``raw``, and the offset behind the last message of each."""
+def _spans(raw: RawBatch) -> dict[Partition, tuple[int, int]]:
+    """The partitions in ``raw``: the first offset of each, and the one behind its last."""
     if not len(raw):
         return {}
-    end = np.zeros(int(raw.partition.max()) + 1, np.int64)
-    end[raw.partition] = raw.offset + 1  # of several messages the last one stays
-    return {Partition(raw.topic, int(number)): int(end[number]) for number in np.flatnonzero(end)}
+    size = int(raw.partition.max()) + 1
+    first, end = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    end[raw.partition] = raw.offset + 1  # where a partition is named again, the later one stays
+    first[raw.partition[::-1]] = raw.offset[::-1]
+    return {Partition(raw.topic, int(n)): (int(first[n]), int(end[n])) for n in np.flatnonzero(end)}
 
 
 def _partitions(raw: RawBatch) -> set[Partition]:

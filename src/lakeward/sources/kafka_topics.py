@@ -23,7 +23,7 @@ LOOK_S = 1.0
 
 
 class TopicWatch:
-    """Grows only: a topic that is gone is librdkafka's business, and a broker that forgets one for a moment is not us."""
+    """Only grows: a topic that is gone is librdkafka's business, and a broker may forget one for a moment."""
 
     def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
         self._named = frozenset(settings.topics)

@@ -89,7 +89,7 @@ def _varint(value, out, at):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
 
 
 @_compiled
-def _encode(kinds, columns, parts, part_start, part_length, out, start):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+def _encode(kinds, columns, parts, part_start, part_length, out, start):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
     at = 0
     for row in range(columns.shape[1]):
         start[row] = at

@@ -93,7 +93,10 @@ class Market:
         self._gap_ms = gap_ms
         self._now = float(start_ms)
         self._price = np.array([round(price * 10**SCALE) for _, _, price in SYMBOLS], np.int64)
-        self._sequence = {kind: np.zeros(len(SYMBOLS), np.int64) for kind in (Trades, Quotes)}
+        self._sequence: dict[type[Trades | Quotes], Longs] = {
+            Trades: np.zeros(len(SYMBOLS), np.int64),
+            Quotes: np.zeros(len(SYMBOLS), np.int64),
+        }
 
     def trades(self, n: int) -> Trades:
         """The next ``n`` trades."""
@@ -127,7 +130,7 @@ class Market:
             sequence,
         )
 
-    def _walk(self, n: int, kind: type) -> tuple[Longs, Longs, Longs, Longs]:
+    def _walk(self, n: int, kind: type[Trades | Quotes]) -> tuple[Longs, Longs, Longs, Longs]:
         """Symbols, rising times, a price walk and a count of its own for each symbol."""
         which = self._chance.integers(0, len(SYMBOLS), n)
         times = self._now + np.cumsum(self._chance.exponential(self._gap_ms, n))
@@ -198,18 +201,18 @@ def avro_payloads(columns: Trades | Quotes, schema_id: int) -> Blobs:
     )
     if isinstance(columns, Quotes):
         c = columns
-        fields = (
+        quote = (
             symbols[c.which], c.exchange_ms, c.bid, c.bid_volume, c.ask, c.ask_volume, c.ingestion_ms, c.sequence,
         )  # fmt: skip
-        return encode(QUOTE_KINDS, fields, parts)
+        return encode(QUOTE_KINDS, quote, parts)
     venues = parts.add(map(Parts.text, VENUES))
     buyers = parts.add(Parts.long(0) if buyer is None else Parts.long(1) + Parts.text(buyer) for buyer in BUYERS)
     t = columns
-    fields = (
+    trade = (
         symbols[t.which], t.exchange_ms, t.price, t.volume, t.qualifiers, venues[t.venue], buyers[t.buyer],
         t.ingestion_ms, t.sequence,
     )  # fmt: skip
-    return encode(TRADE_KINDS, fields, parts)
+    return encode(TRADE_KINDS, trade, parts)
 
 
 def json_payloads(columns: Trades | Quotes) -> Blobs:
@@ -244,7 +247,7 @@ def keys_of(columns: Trades | Quotes) -> list[bytes]:
 
 def homes_of(columns: Trades | Quotes, partitions: int) -> list[int]:
     """Each row's partition: a symbol always has the same, and each partition as many symbols as the others."""
-    return (columns.which % partitions).tolist()
+    return [int(home) for home in columns.which % partitions]
 
 
 def _rows(columns: Trades | Quotes) -> Iterator[Mapping[str, int]]:

@@ -22,19 +22,21 @@ ANYWHERE = -1
 
 def producer_of(bootstrap_servers: str, properties: Mapping[str, Any] | None = None) -> Producer:
     """A producer for loads: large compressed batches, each message once and in order."""
-    return Producer({
-        "bootstrap.servers": bootstrap_servers,
-        "enable.idempotence": True,
-        "compression.type": "zstd",
-        "linger.ms": 20,
-        "batch.size": 1 << 20,
-        "batch.num.messages": CHUNK,
-        "queue.buffering.max.messages": 1_000_000,
-        "queue.buffering.max.kbytes": 256 << 10,
-        "delivery.report.only.error": True,
-        "log.connection.close": False,
-        **(properties or {}),
-    })
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "compression.type": "zstd",
+            "linger.ms": 20,
+            "batch.size": 1 << 20,
+            "batch.num.messages": CHUNK,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 256 << 10,
+            "delivery.report.only.error": True,
+            "log.connection.close": False,
+            **(properties or {}),
+        }
+    )
 
 
 def produce(

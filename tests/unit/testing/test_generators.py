@@ -93,16 +93,18 @@ def test_every_symbol_has_one_home_and_homes_are_even() -> None:
     "number", [0, 1, -1, 63, 64, -64, -65, 127, 128, -128, -129, 32767, 32768, -32769, 2**62, 2**63 - 1, -(2**63) + 1]
 )
 def test_numbers_at_every_edge_are_read_back_by_fastavro(number) -> None:
-    schema = fastavro.parse_schema({
-        "type": "record",
-        "name": "r",
-        "fields": [
-            {"name": "a", "type": "long"},
-            {"name": "b", "type": {"type": "bytes", "logicalType": "decimal", "precision": 19, "scale": 0}},
-            {"name": "c", "type": ["null", "long"]},
-            {"name": "d", "type": ["null", "long"]},
-        ],
-    })
+    schema = fastavro.parse_schema(
+        {
+            "type": "record",
+            "name": "r",
+            "fields": [
+                {"name": "a", "type": "long"},
+                {"name": "b", "type": {"type": "bytes", "logicalType": "decimal", "precision": 19, "scale": 0}},
+                {"name": "c", "type": ["null", "long"]},
+                {"name": "d", "type": ["null", "long"]},
+            ],
+        }
+    )
     kinds = (Kind.LONG, Kind.DECIMAL, Kind.NULLABLE_LONG, Kind.NULLABLE_LONG)
     columns = [np.array([value], np.int64) for value in (number, number, number, ABSENT)]
     parts = Parts()
