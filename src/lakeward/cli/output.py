@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
@@ -64,7 +65,7 @@ def print_error(error: LakewardError, *, as_json: bool) -> None:
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write rows under headings to standard output.
 
-    Whole numbers stand to the right, with thousands apart; None is empty. Off a terminal nothing is wrapped or cut.
+    Numbers stand to the right, with thousands apart; None is empty. Off a terminal nothing is wrapped or cut.
     """
     from rich.console import Console  # noqa: PLC0415 - commands with --json do without
     from rich.table import Table  # noqa: PLC0415
@@ -83,7 +84,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _cell(value: Any) -> str:
