@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
 from pyiceberg.table import Table
 
 from lakeward.errors import ConfigurationError, UnreachableError
@@ -62,7 +63,7 @@ class Engine:
             table = relation.to_arrow_table()  # DuckDB's own fetch needs pytz for times with a zone
         except duckdb.Error as error:
             raise _explained(error) from error
-        return table.column_names, list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        return table.column_names, list(zip(*map(_values, table.columns), strict=True))
 
     def _allow_store(self, properties: Mapping[str, Any]) -> None:
         endpoint = urlsplit(str(properties.get("s3.endpoint", "")))
@@ -78,6 +79,14 @@ class Engine:
         if settings["KEY_ID"] or settings["ENDPOINT"]:
             given = ", ".join(f"{k} '{str(v).replace(chr(39), chr(39) * 2)}'" for k, v in settings.items() if v)
             self._connection.execute(f"CREATE SECRET store (TYPE s3, {given})")
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values; whole numbers as `int`: DuckDB's sums and counts of them are decimals to Arrow."""
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        return [None if value is None else int(value) for value in values]
+    return values
 
 
 def _explained(error: duckdb.Error) -> ConfigurationError | UnreachableError:
