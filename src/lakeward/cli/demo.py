@@ -110,8 +110,9 @@ def _print(result: Result, file: Path) -> None:
     print_table([column.upper() for column in result.columns], result.day)
     click.echo()
     click.echo(f"{result.seconds:.0f} seconds in all. The tables stay; look at them:")
-    for words in (("status",), ("verify",), ("query", "SELECT * FROM market_data.trades LIMIT 5")):
+    for words in (("query", "SELECT * FROM market_data.trades LIMIT 5"), ("verify",), ("status",)):
         click.echo("  " + " ".join([_program(), words[0], *map(shlex.quote, (str(file), *words[1:]))]))
+    click.echo("  (the broker ended with the demo, so status knows no lag; --keep leaves it running)")
 
 
 def _word(*, passed: bool) -> str:

@@ -62,10 +62,11 @@ def print_error(error: LakewardError, *, as_json: bool) -> None:
         click.echo(f"  {error.way_out}", err=True)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, thousands: str = ",") -> None:
     """Write rows under headings to standard output.
 
-    Numbers stand to the right, with thousands apart; None is empty. Off a terminal nothing is wrapped or cut.
+    Numbers stand to the right, with ``thousands`` between groups of three digits ("" leaves them as they are); None is
+    empty. Off a terminal nothing is wrapped or cut.
     """
     from rich.console import Console  # noqa: PLC0415 - commands with --json do without
     from rich.table import Table  # noqa: PLC0415
@@ -76,7 +77,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         numbers = any(_is_number(row[index]) for row in rows)
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text.from_ansi(_cell(value)) for value in row))
+        table.add_row(*(Text.from_ansi(_cell(value, thousands)) for value in row))
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     with console.capture() as capture:
         console.print(table)
@@ -87,7 +88,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, thousands: str) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if _is_number(value) else str(value)
+    return f"{value:{thousands}}" if _is_number(value) else str(value)

@@ -42,4 +42,4 @@ def command(words: tuple[str, ...], *, as_csv: bool, as_json: bool) -> None:
         writer.writerow(columns)
         writer.writerows(rows)
     else:
-        print_table(columns, rows)
+        print_table(columns, rows, thousands="")  # a number may be an id

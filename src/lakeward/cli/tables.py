@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quiet_assembly(config: Config) -> Iterator[Assembly]:
-    """The parts of ``config``, with logs from WARNING up."""
+    """The parts of ``config``, with logs from ERROR up: such commands say themselves what is wrong."""
     from lakeward.assembly import Assembly  # noqa: PLC0415 - a second of imports
     from lakeward.observability import logging  # noqa: PLC0415
 
-    logging.configure("WARNING")
+    logging.configure("ERROR")
     yield Assembly(config, SystemClock(), random.Random())  # noqa: S311 - nothing is drawn from it here
 
 

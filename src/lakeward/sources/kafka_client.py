@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,9 @@ _DENIED = frozenset(
 )
 _HANDSHAKE = frozenset({KafkaError._SSL, KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE})  # noqa: SLF001
 
+_CONNECTION_DETAIL = re.compile(r"^\S+/\S+: (?=Connect to )|(?<=refused) \(after \d+ms in state \w+\)$")
+"""What librdkafka adds to a refused connection and the address does not need."""
+
 _MISUNDERSTANDING = ("SSL_HANDSHAKE", "security.protocol", "SASL handshake")
 
 
@@ -135,7 +139,7 @@ class Trouble:
     def reason(self) -> str:
         """The most telling word so far."""
         said = self.telling or self.last
-        return said.str() if said is not None else "no answer"
+        return _CONNECTION_DETAIL.sub("", said.str()) if said is not None else "no answer"
 
     def as_error(self) -> LakewardError:
         """What to raise when the brokers cannot be reached."""
@@ -184,14 +188,14 @@ def is_denied(error: KafkaError) -> bool:
     return error.code() in _DENIED | _HANDSHAKE or any(word in error.str() for word in _MISUNDERSTANDING)
 
 
-def connect(consumer: Consumer, trouble: Trouble, clock: Clock) -> None:
+def connect(consumer: Consumer, trouble: Trouble, clock: Clock, patience_s: float = CONNECT_S) -> None:
     """Wait until a broker answers.
 
     Raises:
-        UnreachableError: none does within `CONNECT_S`.
+        UnreachableError: none does within ``patience_s`` seconds.
         PermissionDeniedError: one refuses us.
     """
-    deadline = clock.monotonic() + CONNECT_S
+    deadline = clock.monotonic() + patience_s
     while True:
         try:
             consumer.list_topics(timeout=0.5)

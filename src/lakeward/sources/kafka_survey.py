@@ -9,6 +9,9 @@ from lakeward.positions import Bounds, Partition
 from lakeward.sources.kafka_catalogue import Catalogue
 from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, properties_of
 
+PATIENCE_S = 3.0
+"""How long brokers have to answer, in seconds: somebody waits for it."""
+
 
 def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapping[Partition, Bounds]:
     """All partitions of ``topics`` and what they hold now.
@@ -18,9 +21,9 @@ def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapp
     """
     properties = properties_of(settings, "lakeward-survey")
     trouble = Trouble(settings.bootstrap_servers)
-    consumer = consumer_of({**properties, "error_cb": trouble.heard})
+    consumer = consumer_of({**properties, "error_cb": trouble.heard, "log_level": 0})  # what fails is raised
     try:
-        connect(consumer, trouble, clock)
+        connect(consumer, trouble, clock, PATIENCE_S)
         return Catalogue(consumer, properties).partitions(topics)
     finally:
         consumer.close()
