@@ -18,8 +18,8 @@ def kill_again_and_again(site: Site, feed: Feed, table: str, kills: int, *, seed
     print(f"seed {chosen}")  # noqa: T201 -- pytest shows it where the test fails
     chance = random.Random(chosen)
     with Stream(feed):
-        for _ in range(kills):
-            command = site.start("run")
+        for number in range(kills):
+            command = site.start("run", env={"GROUP": f"group-{number}"})
             _wait_for_a_moment(command, chance)
             ended = command.kill()
             assert ended.code == -9, ended.err[-3000:]
