@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from lakeward.assembly import Assembly
 from lakeward.clock import Clock
-from lakeward.config import load
+from lakeward.config import Config, load
 from lakeward.demo.feed import BACKLOG, STREAMS, Feed, Volume
 from lakeward.demo.folder import Folder
 from lakeward.demo.proof import Proof, prove, summary
@@ -113,10 +113,8 @@ class Demo:
             self.brokers = broker.bootstrap_servers
             rows = max(1, min(COMMIT_ROWS, self._volume.trades // 10))
             self._folder.configure(self.brokers, self._registry.url, rows)
-            config = load(self._folder.configuration, {})
+            config, self._targets = tables_of(self._folder, self._clock)
             self._properties = config.catalog_properties()
-            assembly = Assembly(config, self._clock, random.Random())  # noqa: S311 - nothing is drawn from it here
-            self._targets: list[IcebergTarget] = [assembly.target(table, table.table) for table in config.tables]
             self._feed = self._feed_of(stack)
             self._stack = stack.pop_all()
         return self
@@ -201,3 +199,10 @@ class Demo:
 
     def _say(self, audience: Audience, what: str, detail: str) -> None:
         audience.happened(self._clock.monotonic() - self._started, what, detail)
+
+
+def tables_of(folder: Folder, clock: Clock) -> tuple[Config, list[IcebergTarget]]:
+    """The configuration in ``folder``, and its tables in the order of `STREAMS`."""
+    config = load(folder.configuration, {})
+    assembly = Assembly(config, clock, random.Random())  # noqa: S311 - nothing is drawn from it here
+    return config, [assembly.target(table, table.table) for table in config.tables]
