@@ -134,7 +134,7 @@ class Joining:
             starts = replace(starts, first=frozenset(starts.positions))
         if starts.first and not found.exists and self._policy.start is not Edge.EARLIEST:
             lane.exists = self._create(lane, topics)
-        lane.settle(starts, self._clock.monotonic())
+        lane.settle(starts, self._clock.monotonic(), anchor=found.rewound)
         self._goals.update({p: b.end for p, b in bounds.items()})
         for partition, at in sorted(starts.positions.items()):
             log.info(

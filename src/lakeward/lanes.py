@@ -108,16 +108,20 @@ class Lane:
             self.filling.touch(now)
             self.next[partition] = Position(offset)
 
-    def settle(self, starts: Starts, now: float) -> None:
-        """Continue partitions where ``starts`` says; what the table does not know of them is committed first."""
-        for partition in starts.first:
+    def settle(self, starts: Starts, now: float, *, anchor: bool = False) -> None:
+        """Continue partitions where ``starts`` says; what the table does not know of them is committed first.
+
+        ``anchor``: so is what it knows, because another tool has rewound it (PROTOCOL B2).
+        """
+        given_up = {loss.partition for loss in starts.losses}
+        for partition in (starts.positions.keys() - given_up) if anchor else starts.first:
             at = starts.positions[partition]
             self.filling.move(partition, at.next, at)
         for loss in starts.losses:
             self.filling.move(loss.partition, loss.end, starts.positions[loss.partition])
             self.filling.accept(loss)
         self.next.update(starts.positions)
-        if (starts.first or starts.losses) and self.exists:
+        if (starts.first or starts.losses or (anchor and starts.positions)) and self.exists:
             self.filling.touch(now)
             self.filling.hurry()
             self.settling = True

@@ -95,10 +95,12 @@ class Found:
 
     ``exists`` says whether the table is there; ``entry`` is None where no commit of the pipeline is on its ancestry
     (NONE). UNPROVEN is not a value: it raises `LedgerError`. ``at_head``: the entry is the head's own (F5).
-    ``others``: what the table knows of other pipelines, by name (F4).
+    ``rewound``: the table has shown a higher entry than this one, so that something else than lakeward has rolled it
+    back since (F6). ``others``: what the table knows of other pipelines, by name (F4).
     """
 
     exists: bool
     entry: LedgerEntry | None
     at_head: bool = True
+    rewound: bool = False
     others: Mapping[str, LedgerEntry] = field(default_factory=dict)

@@ -127,7 +127,7 @@ def build(table: Table, entries: Entries, files: Sequence[DataFile], manifests: 
         ),
         updates=(
             AddSnapshotUpdate(snapshot=snapshot),
-            _set_main(metadata, snapshot_id),
+            set_main(metadata, snapshot_id),
             SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id)),
         ),
         manifests=composed,
@@ -150,7 +150,7 @@ def _summary(metadata: TableMetadata, head: Snapshot | None, files: Sequence[Dat
     return update_snapshot_summaries(summary, previous_summary=head.summary if head else None)
 
 
-def _set_main(metadata: TableMetadata, snapshot_id: int) -> SetSnapshotRefUpdate:
+def set_main(metadata: TableMetadata, snapshot_id: int) -> SetSnapshotRefUpdate:
     """Moves `main` and keeps the retention settings that somebody may have given it."""
     main = metadata.refs.get(MAIN_BRANCH)
     return SetSnapshotRefUpdate.model_validate(

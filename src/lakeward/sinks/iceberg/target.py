@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from lakeward.clock import Clock
 from lakeward.errors import OperatorError
 from lakeward.layout import Layout
-from lakeward.outcomes import Batch, Found, Outcome, Staged
+from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
@@ -28,6 +28,7 @@ from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
+from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
 from lakeward.sinks.iceberg.schema import iceberg_schema
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
@@ -83,6 +84,7 @@ class IcebergTarget:
             exists=True,
             entry=own.entry,
             at_head=own.depth in (0, None),
+            rewound=own.entry is not None and own.highest > own.entry.number,
             others={name: entry for name, entry in entries.items() if entry is not None},
         )
 
@@ -106,6 +108,22 @@ class IcebergTarget:
             return []
         with translated(f"reading the history of {self.name}", table.location()):
             return history(table, self.settings.pipeline)
+
+    def plan_rollback(self, snapshot_id: int) -> Rewind:
+        """What going back to ``snapshot_id`` would undo (PROTOCOL B1); changes nothing.
+
+        Raises:
+            ConfigurationError: there is no such snapshot to go back to. LedgerError: nothing proves a position there.
+        """
+        return plan(self._handle.look(), self.settings.pipeline, snapshot_id)
+
+    def roll_back(self, rewind: Rewind, commit_id: str) -> CommitReceipt:
+        """Do what ``rewind`` says, in one commit that asserts the head it was planned on.
+
+        Raises:
+            OperatorError: the table has moved on since. UndecidedError: the outcome is unknown.
+        """
+        return roll_back(self._desk, rewind, commit_id)
 
     def create(self, schema: pa.Schema) -> None:
         """See `Target.create`; the loser of a race takes the winner's table.
