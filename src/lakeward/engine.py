@@ -30,12 +30,23 @@ class Engine:
 
     def add(self, table: Table) -> None:
         """Make ``table`` known under its own name."""
-        *namespace, name = (part.replace('"', '""') for part in table.name())
-        schema = ".".join(namespace)
+        schema, name = _names(table)
         location = table.metadata_location.removeprefix("file://").replace("'", "''")
-        self._connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         scan = f"SELECT * FROM iceberg_scan('{location}')"  # noqa: S608 - quoted above
-        self._connection.execute(f'CREATE VIEW "{schema}"."{name}" AS {scan}')
+        self._connection.execute(f"CREATE VIEW {schema}.{name} AS {scan}")
+
+    def workspace(self, folder: Path, memory: str) -> duckdb.DuckDBPyConnection:
+        """A second connection that may write, but only into the database ``work`` in ``folder``, where it also spills.
+
+        ``memory`` bounds what DuckDB takes, such as ``1GB``. Both connections know the same tables.
+        """
+        place = str(folder).replace("'", "''")
+        self._connection.execute(f"SET memory_limit = '{memory}'")
+        self._connection.execute(f"SET temp_directory = '{place}/spill'")
+        self._connection.execute("SET preserve_insertion_order = false")  # it would hold back whole columns
+        self._connection.execute(f"ATTACH '{place}/work.duckdb' AS work")
+        return self._connection.cursor()
 
     def query(self, sql: str) -> duckdb.DuckDBPyRelation:
         """Run one statement that only reads.
@@ -79,6 +90,17 @@ class Engine:
         if settings["KEY_ID"] or settings["ENDPOINT"]:
             given = ", ".join(f"{k} '{str(v).replace(chr(39), chr(39) * 2)}'" for k, v in settings.items() if v)
             self._connection.execute(f"CREATE SECRET store (TYPE s3, {given})")
+
+
+def quoted(table: Table) -> str:
+    """The name under which an engine knows ``table``, for SQL."""
+    return ".".join(_names(table))
+
+
+def _names(table: Table) -> tuple[str, str]:
+    """Schema and name, quoted."""
+    *namespace, name = (part.replace('"', '""') for part in table.name())
+    return f'"{".".join(namespace)}"', f'"{name}"'
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

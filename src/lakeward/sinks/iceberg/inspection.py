@@ -1,0 +1,170 @@
+"""One table looked at for an audit: its ledger, its commits and its live files, all from the same metadata."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFileContent, FileFormat
+from pyiceberg.table import Table
+
+from lakeward.errors import StorageError
+from lakeward.ledger import KEY_PREFIX, LedgerEntry
+from lakeward.sinks.iceberg.archive import read_all
+from lakeward.sinks.iceberg.failures import explained, translated
+from lakeward.sinks.iceberg.find import find, head_of
+from lakeward.sinks.iceberg.handle import recorded_parent
+from lakeward.sinks.iceberg.history import Record, history
+from lakeward.sinks.iceberg.target import IcebergTarget
+
+READERS = 16
+"""Files looked at side by side: a store's answers are waited for."""
+MOST_FILES = 2_000
+"""More live files than this are sampled: the look at one costs two requests to the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who made a commit, as its summary tells: the engine's name, and the pipelines whose entries it carries.
+
+    ``deletes``: how many rows its delete files are said to add to the deleted ones.
+    """
+
+    engine: str | None
+    pipelines: frozenset[str]
+    deletes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A table, loaded once. ``records`` are its commits on the ancestry, oldest first; ``authors`` by snapshot id."""
+
+    table: Table
+    entry: LedgerEntry | None
+    records: Sequence[Record]
+    authors: Mapping[int, Author]
+
+    @property
+    def has_delete_files(self) -> bool:
+        """Whether rows are deleted by delete files, so that totals do not tell how many rows there are."""
+        head = head_of(self.table.metadata)
+        summary = head.summary.additional_properties if head is not None and head.summary is not None else {}
+        return int(summary.get("total-delete-files", 0)) > 0 or any(author.deletes for author in self.authors.values())
+
+
+def inspect(target: IcebergTarget) -> Inspection | None:
+    """Load the table of ``target``; None where there is none.
+
+    Raises:
+        LedgerError: the ledger cannot be proved or read. UnreachableError: catalog or store do not answer.
+    """
+    table = target.load()
+    if table is None:
+        return None
+    with translated(f"reading the history of {target.name}", table.location()):
+        records = [record for record in history(table, target.settings.pipeline) if record.on_ancestry]
+        found = find(table.metadata, target.settings.pipeline, partial(recorded_parent, table))
+        return Inspection(table, found.entry, records, dict(_authors(table)))
+
+
+def _authors(table: Table) -> Iterator[tuple[int, Author]]:
+    for archived in read_all(table.io, table.metadata):
+        yield archived.snapshot_id, _author(archived.summary)
+    for snapshot in table.metadata.snapshots:
+        yield (
+            snapshot.snapshot_id,
+            _author(snapshot.summary.additional_properties if snapshot.summary is not None else {}),
+        )
+
+
+def _author(summary: Mapping[str, str]) -> Author:
+    version = summary.get("engine-version", "")
+    engine = f"{summary.get('engine-name', '')} {version}".strip() or None
+    added, removed = (
+        sum(int(summary.get(f"{what}-{kind}-deletes", 0)) for kind in ("position", "equality"))
+        for what in ("added", "removed")
+    )
+    pipelines = {key.removeprefix(KEY_PREFIX) for key in summary if key.startswith(KEY_PREFIX)}
+    return Author(engine, frozenset(pipelines), added - removed)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFile:
+    """A file that the head names, and what its manifest says of it. ``size`` is in bytes."""
+
+    path: str
+    rows: int
+    size: int
+    parquet: bool
+    deletes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FilesFound:
+    """What became of the look at the live files: how many there are, how many were opened, what is wrong with them."""
+
+    data: int
+    deletes: int
+    opened: int
+    problems: Sequence[str]
+
+
+def examine_files(table: Table, chance: random.Random, most: int = MOST_FILES) -> FilesFound:
+    """Compare each live file (of more than ``most``, a sample) with its manifest: there, that size, that many rows.
+
+    Raises:
+        UnreachableError, PermissionDeniedError: the store does not serve us.
+    """
+    with translated("reading the manifests", table.location()):
+        files = list(_live(table))
+    chosen = files if len(files) <= most else chance.sample(files, most)
+    with ThreadPoolExecutor(READERS, "examining") as pool:
+        told = list(pool.map(partial(_examine, table.io), chosen))
+    deletes = sum(file.deletes for file in files)
+    return FilesFound(len(files) - deletes, deletes, len(chosen), [problem for problem in told if problem])
+
+
+def _live(table: Table) -> Iterator[LiveFile]:
+    head = head_of(table.metadata)
+    if head is None:
+        return
+    for manifest in head.manifests(table.io):
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            file = entry.data_file
+            yield LiveFile(
+                file.file_path,
+                file.record_count,
+                file.file_size_in_bytes,
+                file.file_format == FileFormat.PARQUET,
+                file.content != DataFileContent.DATA,
+            )
+
+
+def _examine(io: FileIO, file: LiveFile) -> str | None:
+    """What is wrong with ``file``; None where it is as its manifest says."""
+    kind = "delete file" if file.deletes else "data file"
+    try:
+        given = io.new_input(file.path)
+        size = len(given)
+        if size != file.size:
+            return f"{kind} {file.path} has {size:,} bytes, its manifest says {file.size:,}"
+        if not file.parquet:
+            return None
+        with given.open() as stream:
+            rows = pq.read_metadata(stream).num_rows
+    except FileNotFoundError:
+        return f"{kind} {file.path} is gone"
+    except (pa.ArrowInvalid, EOFError) as error:
+        return f"{kind} {file.path} is no readable Parquet file ({type(error).__name__})"
+    except Exception as error:
+        failure = explained(error, f"reading {kind} {file.path}", "the store")
+        if isinstance(failure, StorageError):
+            return f"{kind} {file.path} cannot be read: {failure.what}"
+        raise failure from error
+    return None if rows == file.rows else f"{kind} {file.path} has {rows:,} rows, its manifest says {file.rows:,}"

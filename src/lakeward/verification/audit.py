@@ -1,0 +1,109 @@
+"""The order of an audit: ledger, account, other people's commits, files, rows, source."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from lakeward.engine import Engine, quoted
+from lakeward.errors import Directive, LakewardError, OperatorError, PermissionDeniedError
+from lakeward.ledger import LedgerEntry
+from lakeward.sinks.iceberg.inspection import Inspection, examine_files, inspect
+from lakeward.sinks.iceberg.target import IcebergTarget
+from lakeward.verification.commits import Commits, Kind, audit_ledger, audit_others, sort_out
+from lakeward.verification.verdict import Findings, Verdict, plural
+
+
+class SourceAudit(Protocol):
+    """Compares a table with what its source still holds."""
+
+    def compare(self, target: IcebergTarget, seen: Seen, findings: Findings) -> None:
+        """Add to ``findings``.
+
+        Raises:
+            UnreachableError: a server that is needed does not answer.
+        """
+
+
+class Seen:
+    """A table as one audit sees it: one load of it, so that all parts speak of the same snapshot."""
+
+    def __init__(self, inspection: Inspection, entry: LedgerEntry, commits: Commits, engine: Engine) -> None:
+        self.inspection = inspection
+        self.entry = entry
+        self.commits = commits
+        self.engine = engine
+
+
+def verify(target: IcebergTarget, engine: Engine, source: SourceAudit | None = None) -> Verdict:
+    """Audit one table; with ``source``, also value by value against what the source still holds.
+
+    A server that is away ends the audit of that part; the verdict says so (`Verdict.unreachable`).
+
+    Raises:
+        UnreachableError: catalog or store do not answer, so that nothing is known of the table.
+    """
+    findings = Findings(target.name)
+    try:
+        inspection = inspect(target)
+    except OperatorError as error:
+        findings.problems.append(error.what)
+        return findings.verdict()
+    if inspection is None:
+        findings.problems.append("the table does not exist")
+        return findings.verdict()
+    if inspection.entry is None:
+        findings.problems.append("no commit of this pipeline is in the table")
+        return findings.verdict()
+    seen = Seen(inspection, inspection.entry, sort_out(inspection), engine)
+    audit_ledger(inspection, seen.entry, seen.commits, findings)
+    audit_others(seen.commits, findings)
+    try:
+        readable = _files(inspection, findings)
+        engine.add(inspection.table)
+        if readable:
+            _rows(seen, findings)
+        if source is None:
+            findings.not_checked.append("the values against the source (--against-source)")
+        elif readable:
+            source.compare(target, seen, findings)
+        else:
+            findings.not_checked.append("the values against the source, since files cannot be read")
+    except LakewardError as error:
+        if error.directive is not Directive.RETRY and not isinstance(error, PermissionDeniedError):
+            raise
+        findings.unreachable.append(error.what)
+    return findings.verdict()
+
+
+def _files(inspection: Inspection, findings: Findings) -> bool:
+    """Whether every file that was looked at is as its manifest says."""
+    found = examine_files(inspection.table, random.Random(0))  # noqa: S311 - a sample, the same each time
+    total = found.data + found.deletes
+    text = plural(found.data, "data file")
+    if found.deletes:
+        text += f", {plural(found.deletes, 'delete file')}"
+    bad = len(found.problems)
+    text += f", {bad:,} of them broken" if bad else ", sizes and footers as their manifests say"
+    findings.say("files", text, data=found.data, deletes=found.deletes, opened=found.opened, broken=bad)
+    findings.problems += found.problems
+    if found.opened < total:
+        findings.not_checked.append(f"the footers of {total - found.opened:,} of {plural(total, 'file')}")
+    return not bad
+
+
+def _rows(seen: Seen, findings: Findings) -> None:
+    """Count the rows with DuckDB, and compare with what the commits account for."""
+    table, account = seen.inspection.table, seen.entry.account
+    counted = int(seen.engine.rows(f"SELECT count(*) FROM {quoted(table)}")[1][0][0])  # noqa: S608 - quoted
+    findings.say("rows", f"{counted:,} counted in the data files", counted=counted)
+    expected = account.rows + seen.commits.change(Kind.FOREIGN, Kind.PIPELINE, Kind.LIBRARY)
+    if not seen.commits.complete:
+        findings.not_checked.append("the rows against the records: the history does not reach back to the first commit")
+    elif counted != expected and seen.inspection.has_delete_files:
+        findings.not_checked.append("the rows against the records: delete files of others do not tell what they remove")
+    elif counted != expected:
+        findings.problems.append(f"the table holds {counted:,} rows; its commits account for {expected:,}")
+    records = seen.inspection.records
+    if records and records[-1].after.rows != counted and not seen.inspection.has_delete_files:
+        findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {records[-1].after.rows:,}")

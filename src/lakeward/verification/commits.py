@@ -1,0 +1,159 @@
+"""The ledger along the ancestry, and whose commits lie there (PROTOCOL I1, I3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lakeward.ledger import LedgerEntry
+from lakeward.sinks.iceberg.history import Record, audit
+from lakeward.sinks.iceberg.inspection import Inspection
+from lakeward.verification.verdict import Findings, listed, plural
+
+
+class Kind(StrEnum):
+    """Whose commit it is."""
+
+    STREAM = "stream"
+    LIBRARY = "library"
+    PIPELINE = "another pipeline"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit on the ancestry. ``engine`` is the name that its writer gave itself; ``change`` is in rows."""
+
+    record: Record
+    kind: Kind
+    engine: str | None
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """All of them, oldest first. ``complete``: they reach back to the empty table."""
+
+    all: Sequence[Commit]
+    complete: bool
+
+    def change(self, *kinds: Kind) -> int:
+        """How many rows the commits of ``kinds`` added, less what they removed."""
+        return sum(commit.change for commit in self.all if commit.kind in kinds)
+
+    @property
+    def others_added(self) -> int:
+        """The most rows that may be in the table without a record in the stream."""
+        return sum(max(0, commit.change) for commit in self.all if commit.kind is not Kind.STREAM)
+
+    @property
+    def others_removed(self) -> int:
+        """How many rows other programs' commits removed, as far as their summaries tell."""
+        return -sum(min(0, commit.change) for commit in self.all if commit.kind is not Kind.STREAM)
+
+
+def sort_out(inspection: Inspection) -> Commits:
+    """Say of each commit whose it is."""
+    commits: list[Commit] = []
+    before: LedgerEntry | None = None
+    for record in inspection.records:
+        author = inspection.authors[record.snapshot_id]
+        change = record.added.rows - record.removed.rows - author.deletes
+        commits.append(Commit(record, _kind(record, before, others=bool(author.pipelines)), author.engine, change))
+        before = record.entry or before
+    records = inspection.records
+    return Commits(commits, bool(records) and records[0].parent_id is None and records[0].before.rows == 0)
+
+
+def _kind(record: Record, before: LedgerEntry | None, *, others: bool) -> Kind:
+    if record.entry is None:
+        return Kind.PIPELINE if others else Kind.FOREIGN
+    if before is not None and record.entry.commit == before.commit:
+        return Kind.PIPELINE  # it only carried our entry along (PROTOCOL I5)
+    known = before.writers if before is not None else {}
+    appended = any(known.get(handle) != writer for handle, writer in record.entry.writers.items())
+    return Kind.LIBRARY if appended and not record.entry.claim else Kind.STREAM
+
+
+def audit_ledger(inspection: Inspection, entry: LedgerEntry, commits: Commits, findings: Findings) -> None:
+    """Is the ledger contiguous, does each commit hold the rows that it accounts for, what was given up?"""
+    problems = [*audit(inspection.records), *_unaccounted(commits)]
+    findings.problems += problems
+    ours = sum(1 for commit in commits.all if commit.record.entry and commit.record.entry.claim)
+    parts = [plural(ours, "commit"), "BROKEN" if problems else "contiguous", plural(len(entry.positions), "partition")]
+    findings.say("ledger", ", ".join(parts), commits=ours, partitions=len(entry.positions), contiguous=not problems)
+    if not commits.complete:
+        findings.not_checked.append("the ledger before the oldest commit that is still known")
+    account = entry.account
+    findings.say(
+        "account",
+        f"{account.records:,} records = {account.rows:,} rows + {account.skipped:,} skipped",
+        records=account.records,
+        rows=account.rows,
+        skipped=account.skipped,
+    )
+    if account.records != account.rows + account.skipped:
+        findings.problems.append(
+            f"{account.records:,} records are not {account.rows:,} rows + {account.skipped:,} skipped"
+        )
+    if entry.accepted:
+        losses = [f"{loss.partition} [{loss.start:,}, {loss.end:,})" for loss in entry.accepted]
+        lost = sum(abs(loss.end - loss.start) for loss in entry.accepted)
+        findings.say("given up", f"{plural(lost, 'offset')}: {listed(losses)}", offsets=lost, spans=losses)
+
+
+def _unaccounted(commits: Commits) -> Iterator[str]:
+    """Commits of the stream whose rows are not those that their entry adds to the account."""
+    before: LedgerEntry | None = None
+    for commit in commits.all:
+        entry = commit.record.entry
+        if commit.kind is Kind.STREAM and entry is not None and (before is not None or entry.number == 1):
+            rows = entry.account.rows - (before.account.rows if before is not None else 0)
+            if rows != commit.change:
+                snapshot = f"snapshot {commit.record.snapshot_id}"
+                yield f"{snapshot}: its files change the table by {commit.change:,} rows, its account says {rows:,}"
+        before = entry or before
+
+
+def audit_others(commits: Commits, findings: Findings) -> None:
+    """List what was committed by anyone but the stream."""
+    for kind, topic in (
+        (Kind.FOREIGN, "foreign"),
+        (Kind.PIPELINE, "pipelines"),
+        (Kind.LIBRARY, "library"),
+    ):
+        groups: dict[tuple[str, str], list[Commit]] = {}
+        for commit in commits.all:
+            if commit.kind is kind:
+                groups.setdefault((commit.record.operation, commit.engine or "no name"), []).append(commit)
+        if groups:
+            figures = {f"{operation} ({engine})": _figures(some) for (operation, engine), some in groups.items()}
+            texts = [_told(*key, some, named=kind is Kind.FOREIGN) for key, some in groups.items()]
+            findings.say(topic, "; ".join(texts), **figures)
+    for commit in commits.all:
+        if commit.kind is Kind.FOREIGN and commit.record.operation == "replace" and commit.change:
+            findings.problems.append(
+                f"snapshot {commit.record.snapshot_id}: a replace by {commit.engine or 'another program'} "
+                f"changed the table by {commit.change:+,} rows; it should only rewrite them"
+            )
+
+
+def _figures(commits: Sequence[Commit]) -> dict[str, int]:
+    return {
+        "commits": len(commits),
+        "added": sum(commit.record.added.rows for commit in commits),
+        "removed": sum(commit.record.added.rows - commit.change for commit in commits),
+    }
+
+
+def _told(operation: str, engine: str, commits: Sequence[Commit], *, named: bool) -> str:
+    figures = _figures(commits)
+    if figures["added"] == figures["removed"] and (operation == "replace" or not figures["added"]):
+        change = "rows unchanged"
+    elif figures["added"] and figures["removed"]:
+        change = f"+{figures['added']:,} -{figures['removed']:,} rows"
+    else:
+        change = f"{figures['added'] - figures['removed']:+,} rows"
+    who = f" ({engine})" if named else ""
+    return f"{len(commits):,} {operation}{who}, {change}"

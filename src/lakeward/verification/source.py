@@ -1,0 +1,180 @@
+"""The table against the stream: what Kafka still holds below the table's positions, decoded again (PROTOCOL I1, M5)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import requests
+from numpy.typing import NDArray
+
+from lakeward.assembly import Assembly
+from lakeward.clock import Clock
+from lakeward.config.tables import Table
+from lakeward.decoding.json_fields import declared, of_schema
+from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of
+from lakeward.decoding.registry import RegistryClient
+from lakeward.errors import ConfigurationError
+from lakeward.metadata_columns import HEADER_PREFIX, type_of, with_metadata
+from lakeward.positions import Span
+from lakeward.records import Decoded, RawBatch
+from lakeward.routing import tables_for
+from lakeward.sinks.iceberg.target import IcebergTarget
+from lakeward.sources.kafka_reader import KafkaReader
+from lakeward.verification.audit import Seen
+from lakeward.verification.bench import Bench, Key, NotComparableError, explained
+from lakeward.verification.report import Compared, Tally, report
+from lakeward.verification.spans import Coverage, covered
+from lakeward.verification.verdict import Findings
+
+REFERENCE_MOST = 200_000
+"""Up to so many records are decoded by libraries that the writer does not use; more by the writer's own decoder."""
+
+Observe = Callable[[str, int, int], None]
+
+
+class Decodes(Protocol):
+    """What a comparison needs of a decoder."""
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        """See `lakeward.stages.Decoder.decode`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one comparison reads and decodes. ``name`` is the decoder's, for the report."""
+
+    decoder: Decodes
+    name: str
+    native: bool
+    columns: Mapping[str, str]
+    """The metadata columns: name to what it holds."""
+
+
+class SourceComparison:
+    """Compares tables with the topics of one configuration. ``observe`` is told what is done, how much, of how much."""
+
+    def __init__(self, assembly: Assembly, clock: Clock, observe: Observe) -> None:
+        self._assembly = assembly
+        self._clock = clock
+        self._observe = observe
+
+    def compare(self, target: IcebergTarget, seen: Seen, findings: Findings) -> None:
+        """See `lakeward.verification.audit.SourceAudit`.
+
+        Raises:
+            UnreachableError: Kafka or the Schema Registry do not answer. PermissionDeniedError: they refuse us.
+        """
+        tables = {topic: self._table(topic, target) for topic in sorted({p.topic for p in seen.entry.positions})}
+        feeding = {topic: table for topic, table in tables.items() if table is not None}
+        findings.not_checked += [
+            f"topic {topic}, which this configuration does not read into the table"
+            for topic in tables
+            if topic not in feeding
+        ]
+        if not feeding:
+            return
+        with (
+            KafkaReader(self._assembly.kafka_settings(), self._clock) as reader,
+            tempfile.TemporaryDirectory(prefix="lakeward-verify-") as folder,
+        ):
+            coverage = covered(seen, set(feeding), reader, findings)
+            way = self._way(next(iter(feeding)), next(iter(feeding.values())), target, coverage.offsets)
+            tally = Tally(way.name)
+            try:
+                bench = Bench(seen.engine, seen.inspection, list(tables), Path(folder))
+                key = _key(way.columns, tables)
+                ends = {p: at.next for p, at in seen.entry.positions.items()}
+                self._observe(f"{target.name}: reading the table", 0, 0)
+                held = bench.hold(key, coverage.spans, ends)
+                self._read(reader, coverage, way, bench, tally)
+                self._observe(f"{target.name}: comparing", 0, 0)
+                difference = bench.difference()
+            except NotComparableError as error:
+                findings.problems.append(str(error))
+                return
+            except duckdb.Error as error:
+                findings.problems.append(f"the comparison failed: {explained(error)}")
+                return
+            tally.rows = bench.sent
+            coverage.settle(tally.records, seen, reader, findings)
+            report(Compared(held, difference, tally, coverage, key is not None), seen, findings)
+
+    def _table(self, topic: str, target: IcebergTarget) -> Table | None:
+        for index, name in tables_for(self._assembly.routes, topic):
+            table = self._assembly.config.tables[index]
+            if self._assembly.target(table, name) is target:
+                return table
+        return None
+
+    def _way(self, topic: str, table: Table, target: IcebergTarget, offsets: int) -> Way:
+        columns = dict(table.metadata_columns)
+        if offsets > REFERENCE_MOST:
+            lane = next(lane for lane in self._assembly.lanes_for(topic) if lane.target is target)
+            return Way(lane.decoder, "the pipeline's own decoder", native=True, columns=columns)
+        reference = self._reference(table, target)
+        return Way(reference, reference.name, native=False, columns=columns)
+
+    def _reference(self, table: Table, target: IcebergTarget) -> ReferenceDecoder:
+        config = self._assembly.config
+        decode = config.decode_of(table)
+        if decode.kind == "json":
+            schema = target.schema() or pa.schema([])
+            own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
+            return json_reference_of(of_schema(own) if decode.fields is None else declared(decode.fields))
+        registry = config.schema_registry
+        if registry is None:
+            raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
+        auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
+        return avro_reference(RegistryClient(registry.url, auth, self._clock, requests.Session()))
+
+    def _read(self, reader: KafkaReader, coverage: Coverage, way: Way, bench: Bench, tally: Tally) -> None:
+        whole = {p: Span(spans[0].start, spans[-1].end) for p, spans in coverage.spans.items()}
+        for fetched in reader.read(whole, native=way.native):
+            raw = coverage.inside(fetched)
+            decoded = way.decoder.decode(raw)
+            tally.count(raw, decoded)
+            for part in decoded.parts:
+                rows = _with_metadata(part.rows, raw, part.index, way)
+                bench.add(rows, raw.topic, raw.partition[part.index], raw.offset[part.index])
+            self._observe("reading the source", tally.records, coverage.offsets)
+
+
+def _with_metadata(rows: pa.Table, raw: RawBatch, index: NDArray[np.int64], way: Way) -> pa.Table:
+    """``rows`` with the metadata columns; where the fast way is not taken, made without the writer's code."""
+    if way.native:
+        return with_metadata(rows, raw, index, way.columns)
+    for name, kind in way.columns.items():
+        values = [_metadatum(raw, i, kind) for i in index.tolist()]
+        rows = rows.append_column(pa.field(name, type_of(kind)), pa.array(values, type_of(kind)))
+    return rows
+
+
+def _metadatum(raw: RawBatch, i: int, kind: str) -> str | int | bytes | None:
+    match kind:
+        case "key":
+            return raw.keys.get(i)
+        case "topic":
+            return raw.topic
+        case "partition":
+            return int(raw.partition[i])
+        case "offset":
+            return int(raw.offset[i])
+        case "timestamp":
+            return int(raw.timestamp[i]) * 1000 if raw.timestamp[i] >= 0 else None
+        case _:
+            found = [value for name, value in (raw.headers or ())[i] if name == kind.removeprefix(HEADER_PREFIX)]
+            return found[-1] if found else None
+
+
+def _key(columns: Mapping[str, str], topics: Sequence[str] | Mapping[str, object]) -> Key | None:
+    by_kind = {kind: name for name, kind in columns.items()}
+    if "partition" not in by_kind or "offset" not in by_kind or (len(topics) > 1 and "topic" not in by_kind):
+        return None
+    return Key(by_kind["partition"], by_kind["offset"], by_kind.get("topic"))
