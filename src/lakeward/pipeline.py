@@ -29,7 +29,7 @@ from lakeward.lanes import Lane
 from lakeward.observability.progress import Meter, Progress, percentiles
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused
 from lakeward.positions import Partition
-from lakeward.records import RawBatch
+from lakeward.records import Polled, RawBatch
 from lakeward.retrying import Backoff, Patience, Persistence
 from lakeward.stages import Source
 from lakeward.starts import StartPolicy
@@ -89,6 +89,7 @@ class Pipeline:
         self._backlog: deque[RawBatch] = deque()
         self._backlog_waits: Backoff | None = None
         self._backlog_at = 0.0
+        self._reached: dict[Partition, int] = {}
         self._held: set[Partition] = set()
         self._observe = observe
         self._meter = Meter()
@@ -137,14 +138,18 @@ class Pipeline:
         self._flush()  # 3
         self._hold()  # 4
         polled = self._source.poll(self._poll_timeout())  # 5
+        self._rebalance(polled)
+        self._reached.update({p: end for p, end in polled.reached.items() if p in self._joining.begun})
+        if self._take(polled.batches, until):  # 6
+            self._joining.reach(self._reached, self._clock.monotonic())
+            self._reached.clear()
+
+    def _rebalance(self, polled: Polled) -> None:
         if polled.revoked:
             self._joining.revoke(polled.revoked)
             self._discard_ended_runs()
         if polled.assigned:
             self._joining.assign(polled.assigned)
-        whole = self._take(polled.batches, until)  # 6
-        if whole:
-            self._joining.reach(polled.reached, self._clock.monotonic())
 
     def _settle(self) -> None:
         for lane in self.lanes:
@@ -194,7 +199,10 @@ class Pipeline:
 
     def _discard_ended_runs(self) -> None:
         """What was polled in a run that has ended will be read again, by us or by its new owner (PROTOCOL S5)."""
-        self._backlog = deque(self._joining.current(raw) for raw in self._backlog)
+        self._backlog = deque(raw for old in self._backlog if len(raw := self._joining.current(old)))
+        self._reached = {p: end for p, end in self._reached.items() if p in self._joining.begun}
+        if not self._backlog:
+            self._backlog_waits = None
 
     def _flush(self) -> None:
         now = self._clock.monotonic()
