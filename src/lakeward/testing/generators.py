@@ -8,7 +8,7 @@ those of the schemas ``trade.avsc`` and ``quote.avsc``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -215,8 +215,13 @@ def avro_payloads(columns: Trades | Quotes, schema_id: int) -> Blobs:
     return encode(TRADE_KINDS, trade, parts)
 
 
-def json_payloads(columns: Trades | Quotes) -> Blobs:
-    """The rows as JSON: exact decimals as numbers with six digits, times as milliseconds."""
+def iso_text(milliseconds: int) -> str:
+    """A time as a JSON string: ISO 8601 in UTC, with milliseconds."""
+    return f'"{np.datetime64(milliseconds, "ms")}Z"'
+
+
+def json_payloads(columns: Trades | Quotes, time: Callable[[int], str] = str) -> Blobs:
+    """The rows as JSON: exact decimals as numbers with six digits, times as ``time`` makes them: milliseconds."""
     texts = []
     for row in _rows(columns):
         symbol, company, _ = SYMBOLS[row["which"]]
@@ -233,8 +238,8 @@ def json_payloads(columns: Trades | Quotes) -> Blobs:
             )
         texts.append(
             f'{{"symbol":"{symbol}","company_id":{company},"exchange":"{EXCHANGE}",'
-            f'"exchange_timestamp":{row["exchange_ms"]},{middle},'
-            f'"ingestion_timestamp":{row["ingestion_ms"]},"sequence_number":{row["sequence"]}}}'.encode()
+            f'"exchange_timestamp":{time(row["exchange_ms"])},{middle},'
+            f'"ingestion_timestamp":{time(row["ingestion_ms"])},"sequence_number":{row["sequence"]}}}'.encode()
         )
     return Blobs.of(texts)
 

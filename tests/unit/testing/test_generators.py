@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lakeward.testing.generators import (
     Market,
     avro_payloads,
     homes_of,
+    iso_text,
     json_payloads,
     keys_of,
     quote_records,
@@ -51,6 +53,13 @@ def test_json_says_the_same_as_the_records(make) -> None:
         for name in ("exchange_timestamp", "ingestion_timestamp"):
             record[name] = round(record[name].timestamp() * 1000)
         assert said == record
+
+
+def test_json_times_can_be_iso_texts() -> None:
+    columns = Market(5).trades(20)
+    for i, record in enumerate(records(columns)):
+        said = json.loads(json_payloads(columns, iso_text).get(i))
+        assert datetime.fromisoformat(said["exchange_timestamp"]) == record["exchange_timestamp"]
 
 
 def test_the_same_seed_is_the_same_data_and_another_is_not() -> None:

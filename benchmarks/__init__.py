@@ -1,0 +1,1 @@
+"""Benchmarks: lakeward beside a plain baseline, on the same broker, topic and machine in one run."""
