@@ -11,15 +11,39 @@ from lakeward.cli.output import json_option
 
 
 @click.command(short_help="Stream one topic into a table, without a configuration file.")
-@click.option("--topic", required=True, help="The topic to read.")
-@click.option("--table", help="Where to write, namespace.table. Default: streams.<topic>.")
-@click.option("--brokers", default="localhost:9092", show_default=True, help="Kafka bootstrap servers.")
-@click.option("--registry", help="Schema Registry. Default: http://localhost:8081 for Avro.")
-@click.option("--warehouse", default="./warehouse", show_default=True, help="Folder of the tables and their catalog.")
-@click.option("--catalog", help="URI of an Iceberg catalog instead: http(s)://… (REST), postgresql://…, sqlite:///….")
-@click.option("--decode", type=click.Choice(["avro", "json"]), default="avro", show_default=True)
-@click.option("--name", default="consume", show_default=True, help="Who owns the positions; the consumer group too.")
-@click.option("--start", default="earliest", show_default=True, help="earliest, latest or an ISO time, at first.")
+@click.option("--topic", metavar="NAME", required=True, help="The topic to read.")
+@click.option("--table", metavar="NAMESPACE.TABLE", help="Where to write. Default: streams.<topic>.")
+@click.option(
+    "--brokers", metavar="HOST:PORT", default="localhost:9092", show_default=True, help="Kafka bootstrap servers."
+)
+@click.option("--registry", metavar="URL", help="Schema Registry. Default: http://localhost:8081 for Avro.")
+@click.option(
+    "--warehouse",
+    metavar="FOLDER",
+    default="./warehouse",
+    show_default=True,
+    help="Folder of the tables and their catalog.",
+)
+@click.option(
+    "--catalog", metavar="URI", help="An Iceberg catalog instead: http(s)://… (REST), postgresql://…, sqlite:///…."
+)
+@click.option(
+    "--decode", type=click.Choice(["avro", "json"]), default="avro", show_default=True, help="What records are."
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    default="consume",
+    show_default=True,
+    help="Who owns the positions; the consumer group too.",
+)
+@click.option(
+    "--start",
+    metavar="WHERE",
+    default="earliest",
+    show_default=True,
+    help="Where a new table starts: earliest, latest, ISO time.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="ROWS", help="Commit after so many rows.")
 @click.option("--max-messages", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @click.option("--until-caught-up", is_flag=True, help="Stop at the ends that the topic has now.")

@@ -91,9 +91,23 @@ _LATER_SINKS = ("delta",)
 @click.command(short_help="Write a commented configuration to start from.")
 @file_argument
 @click.option(
-    "--from", "source", type=click.Choice([*_SOURCES, *_LATER_SOURCES]), default="kafka-avro", show_default=True
+    "--from",
+    "source",
+    type=click.Choice([*_SOURCES, *_LATER_SOURCES]),
+    default="kafka-avro",
+    metavar="|".join(_SOURCES),
+    show_default=True,
+    help="Where records come from.",
 )
-@click.option("--to", "sink", type=click.Choice([*_SINKS, *_LATER_SINKS]), default="iceberg", show_default=True)
+@click.option(
+    "--to",
+    "sink",
+    type=click.Choice([*_SINKS, *_LATER_SINKS]),
+    default="iceberg",
+    metavar="|".join(_SINKS),
+    show_default=True,
+    help="Where they go.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 @json_option
 def command(file: Path, source: str, sink: str, *, force: bool, as_json: bool) -> None:

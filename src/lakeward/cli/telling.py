@@ -35,7 +35,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("         {task.description:<16}"),
+            TextColumn("         {task.description:<17}"),
             BarColumn(40, complete_style="cyan", finished_style="green"),
             TextColumn("{task.completed:>9,.0f} messages"),
             console=console,
