@@ -37,8 +37,8 @@ class Feed:
 class Run:
     """One writer over one topic. ``streaming_s``: from its partitions being assigned to its last commit.
 
-    ``process_s`` and ``cpu_s`` are of the whole process; ``startup_cpu_s`` is what the same process takes where there is
-    nothing to read: imports, connecting, leaving. ``peak_mib`` is resident.
+    ``process_s`` and ``cpu_s`` are of the whole process; ``startup_cpu_s`` is what the same process takes where
+    there is nothing to read: imports, connecting, leaving. ``peak_mib`` is resident.
     """
 
     writer: str
