@@ -25,11 +25,16 @@ def key_of(pipeline: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Offsets ``[start, end)`` of a partition that an operator's setting gave up (PROTOCOL S3)."""
+    """Offsets ``[start, end)`` of a partition that an operator's setting gave up (PROTOCOL S3).
+
+    ``end`` lies below ``start`` where the topic began anew. ``after`` is the number of the entry whose position was
+    given up: a topic may be created again with as many records as before, and that is another loss.
+    """
 
     partition: Partition
     start: int
     end: int
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def encode(entry: LedgerEntry) -> str:
     if entry.writers:
         document["writers"] = {handle: [w.number, w.time_ms] for handle, w in entry.writers.items()}
     if entry.accepted:
-        document["accepted"] = [[*loss.partition, loss.start, loss.end] for loss in entry.accepted]
+        document["accepted"] = [[*loss.partition, loss.start, loss.end, loss.after] for loss in entry.accepted]
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
@@ -129,7 +134,7 @@ def decode(text: str, where: str) -> LedgerEntry:
                 for number, span in spans.items()
             },
             writers={h: Writer(*w) for h, w in document.get("writers", {}).items()},
-            accepted=tuple(Loss(Partition(t, n), a, b) for t, n, a, b in document.get("accepted", ())),
+            accepted=tuple(Loss(Partition(t, n), *span) for t, n, *span in document.get("accepted", ())),
             account=Account(*document["account"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,11 +208,15 @@ def next_entry(
         handle, append = batch.writer
         writers[handle] = Writer(append, time_ms)
     told = {topic: identity for topic, identity in batch.sources.items() if identity or topic not in base.sources}
+    begun_anew = {loss.partition for loss in batch.accepted}
+    kept = {p: at.witness for p, at in base.positions.items() if p not in begun_anew}
+    # A commit that only moves the position has no record to witness it; the last one still does.
+    upto = {p: at if at.witness is not None else at._replace(witness=kept.get(p)) for p, at in batch.upto.items()}
     return LedgerEntry(
         table=table,
         commit=batch.id,
         number=max(base.number, highest) + 1,
-        positions={**base.positions, **batch.upto},
+        positions={**base.positions, **upto},
         sources={**base.sources, **told},
         claim=dict(batch.claim),
         writers=writers,

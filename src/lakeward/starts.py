@@ -81,26 +81,26 @@ def resolve(entry: LedgerEntry | None, holdings: Holdings, policy: StartPolicy, 
     for partition, bounds in holdings.bounds.items():
         if partition in known:
             at = known[partition]
-            why = _unusable(partition, at, bounds, entry, holdings.identities)
+            why = unusable(partition, at, bounds, entry, holdings.identities)
             if why is None:
                 positions[partition] = at
                 continue
             if policy.on_lost is Lost.STOP:
                 raise PositionError(*why)
             new_start = bounds.low if policy.on_lost is Lost.EARLIEST else bounds.end
-            losses.append(Loss(partition, at.next, new_start))
+            losses.append(Loss(partition, at.next, new_start, entry.number if entry else 0))
             positions[partition] = Position(new_start)
     return Starts(positions, frozenset(new), tuple(losses))
 
 
-def _unusable(
+def unusable(
     partition: Partition,
     at: Position,
     bounds: Bounds,
     entry: LedgerEntry | None,
     identities: Mapping[str, str | None],
 ) -> tuple[str, str] | None:
-    """Why ``at`` cannot be continued, and the way out; None where it can."""
+    """Why ``at`` cannot be continued (PROTOCOL S3), and the way out; None where it can."""
     before = entry.sources.get(partition.topic) if entry else None
     now = identities.get(partition.topic)
     choice = (

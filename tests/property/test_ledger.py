@@ -26,7 +26,7 @@ entries = st.builds(
     sources=st.dictionaries(st.text(max_size=8), st.none() | st.text(max_size=8), max_size=3),
     claim=st.dictionaries(partitions, st.builds(Span, numbers, numbers), max_size=5),
     writers=st.dictionaries(st.text(max_size=8), st.builds(Writer, numbers, numbers), max_size=3),
-    accepted=st.lists(st.builds(Loss, partitions, numbers, numbers), max_size=3).map(tuple),
+    accepted=st.lists(st.builds(Loss, partitions, numbers, numbers, numbers), max_size=3).map(tuple),
     account=st.builds(Account, numbers, numbers, numbers),
 )
 

@@ -70,7 +70,7 @@ def test_i8_an_entry_without_one_of_its_parts_is_refused(missing: str) -> None:
 
 def test_c2f_the_next_entry_is_complete() -> None:
     after = next_entry(FULL, table="uuid", batch=batch({P0: Span(10, 12)}), highest=7, time_ms=1_700_001)
-    assert after.positions == {P0: Position(12), P1: Position(5)}
+    assert after.positions == {P0: Position(12, None, Witness(9, 1_700, 12345)), P1: Position(5)}
     assert after.claim == {P0: Span(10, 12)}
     assert after.number == 8
     assert after.commit == "c8"
@@ -130,6 +130,27 @@ def test_c2c_a_topic_that_begins_anew_below_the_position_is_not_covered() -> Non
     after = next_entry(FULL, table="uuid", batch=batch({P0: Span(0, 3)}, accepted=[loss]))
     assert after.positions[P0].next == 3
     assert Standing.of({P0: Span(0, 3)}, after, [loss]) is Standing.COVERED
+
+
+def test_c2c_a_loss_of_the_same_offsets_after_a_later_entry_is_another_one() -> None:
+    first, second = Loss(P0, 10, 0, after=7), Loss(P0, 10, 0, after=9)
+    emptied = next_entry(FULL, table="uuid", batch=batch({P0: Span(0, 0)}, accepted=[first]))
+    full_again = next_entry(emptied, table="uuid", batch=batch({P0: Span(0, 10)}))
+    assert Standing.of({P0: Span(0, 0)}, full_again, [first]) is Standing.COVERED
+    assert Standing.of({P0: Span(0, 0)}, full_again, [second]) is Standing.EXTENDS
+    after = next_entry(full_again, table="uuid", batch=batch({P0: Span(0, 0)}, accepted=[second]))
+    assert after.accepted == (*FULL.accepted, first, second)
+    assert breaks(full_again, after) == []
+
+
+def test_s3_a_witness_is_kept_until_another_takes_its_place_or_its_log_is_given_up() -> None:
+    witness = Witness(9, 1_700, 12345)
+    moved = next_entry(FULL, table="uuid", batch=batch({P0: Span(10, 12)}))
+    assert moved.positions[P0] == Position(12, None, witness)
+    newer = Position(13, None, Witness(12, 1, 2))
+    assert next_entry(moved, table="u", batch=batch({P0: Span(12, 13)}, upto={P0: newer})).positions[P0] == newer
+    lost = batch({P0: Span(0, 0)}, accepted=[Loss(P0, 12, 0, after=8)])
+    assert next_entry(moved, table="uuid", batch=lost).positions[P0].witness is None
 
 
 def test_i3_a_sound_successor_breaks_nothing() -> None:
