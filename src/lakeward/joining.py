@@ -110,6 +110,8 @@ class Joining:
                 self._ask(lane)
             ready = {p for p in self.waiting if all(self._settled(lane, p) for lane in self.lanes_of(p.topic))}
             self._begin(ready)
+            if any(self._unknown(lane, p) for p in self.waiting for lane in self.lanes_of(p.topic)):
+                self._not_before = self._clock.monotonic() + RETRY_S
         except LakewardError as error:
             if error.directive is not Directive.RETRY:
                 raise
@@ -135,6 +137,8 @@ class Joining:
         if starts.first and not found.exists and self._policy.start is not Edge.EARLIEST:
             lane.exists = self._create(lane, topics)
         lane.settle(starts, self._clock.monotonic(), anchor=found.rewound)
+        if found.entry is not None and not found.at_head:
+            lane.restate(found.entry.positions.keys() & starts.positions.keys(), self._clock.monotonic())
         self._goals.update({p: b.end for p, b in bounds.items()})
         for partition, at in sorted(starts.positions.items()):
             log.info(
@@ -149,6 +153,11 @@ class Joining:
                 lane.target.create(schema)
                 return True
         return False
+
+    @staticmethod
+    def _unknown(lane: Lane, partition: Partition) -> bool:
+        """The source was asked about it and does not know it: its topic is being made, or deleted."""
+        return partition not in lane.next and lane.committing is None
 
     @staticmethod
     def _settled(lane: Lane, partition: Partition) -> bool:

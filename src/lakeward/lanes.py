@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from lakeward.batching import Filling, FlushPolicy, Stretch, stretches
-from lakeward.errors import RejectedRecordError
+from lakeward.batching import Filling, FlushPolicy, Stretch, position_after, stretches
+from lakeward.errors import PositionError, RejectedRecordError
 from lakeward.ledger import LedgerEntry
 from lakeward.metadata_columns import type_of, with_metadata
 from lakeward.observability.progress import TableProgress
@@ -67,7 +67,11 @@ class Lane:
         return self.target.name
 
     def wanted(self, raw: RawBatch) -> RawBatch:
-        """The messages of ``raw`` that this table does not hold yet (PROTOCOL S6)."""
+        """The messages of ``raw`` that this table does not hold yet (PROTOCOL S6).
+
+        Raises:
+            PositionError: the witness of this table's position is among the rest, and differs (PROTOCOL S3).
+        """
         found = stretches(raw)
         if all(s.partition in self.next and raw.offset[s.first] >= self._start(s.partition) for s in found):
             return raw
@@ -75,7 +79,22 @@ class Lane:
         for stretch in found:
             if stretch.partition in self.next:
                 least[stretch.partition.number] = self._start(stretch.partition)
+                self._hear_witness(raw, stretch.partition)
         return raw.select(np.flatnonzero(raw.offset >= least[raw.partition]))
+
+    def _hear_witness(self, raw: RawBatch, partition: Partition) -> None:
+        """The source hears the witness of the table that is furthest behind; those ahead hear theirs here."""
+        witness = self.next[partition].witness
+        if witness is None:
+            return
+        for index in np.flatnonzero((raw.partition == partition.number) & (raw.offset == witness.offset)):
+            if position_after(raw, int(index)).witness != witness:
+                raise PositionError(
+                    f"{partition} is not the log that {self.name} was fed from: "
+                    f"the record at offset {witness.offset} is not the one that was read there",
+                    "It was truncated and written again. Compare the table with the topic before choosing where to "
+                    "continue.",
+                )
 
     def decode(self, raw: RawBatch) -> Decoded:
         """Decode, and stop at a record that cannot be.
@@ -125,6 +144,12 @@ class Lane:
             self.filling.touch(now)
             self.filling.hurry()
             self.settling = True
+
+    def restate(self, partitions: Iterable[Partition], now: float) -> None:
+        """Say in a while where these stand: a commit of somebody else lies above the entry that does (PROTOCOL F5)."""
+        for partition in partitions:
+            self.filling.move(partition, self._start(partition), self.next[partition])
+        self.filling.touch(now)
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the filling batch is to be committed; None while there is nothing that could be."""
@@ -208,7 +233,7 @@ class Lane:
                 self.next[partition] = Position(span.start)
             again = set(self.filling.claim) - set(revoked)
             self.filling = Filling(self.settings.flush)
-            self.settling = False
+            self.settling = self.settling and self.committing is not None
         for partition in revoked:
             self.next.pop(partition, None)
         return again
