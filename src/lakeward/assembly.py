@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,9 +34,9 @@ from lakeward.sinks.iceberg.catalog import open_catalog
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
-from lakeward.sources.kafka_survey import survey
+from lakeward.sources.kafka_survey import survey, surveying
 from lakeward.stages import Decoder
-from lakeward.starts import Edge, Lost, StartPolicy
+from lakeward.starts import Clockwork, Edge, Holdings, Lost, StartPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,17 @@ class Assembly:
             UnreachableError: no broker answers.
         """
         return survey(self.kafka_settings(), topics, self._clock)
+
+    @contextmanager
+    def inquiry(self, topics: Iterable[str]) -> Iterator[tuple[Holdings, Clockwork]]:
+        """What ``topics`` hold now, who they are, and somebody to ask for offsets at a time, while the context lasts.
+
+        Raises:
+            UnreachableError: no broker answers.
+        """
+        asked = sorted(topics)
+        with surveying(self.kafka_settings(), self._clock) as catalogue:
+            yield Holdings(catalogue.partitions(asked), catalogue.identities(asked)), catalogue
 
     def kafka_settings(self) -> KafkaSettings:
         """What the source reads, and from where."""

@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("lakeward.cli.run", "Run the pipeline until it is stopped."),
     "consume": ("lakeward.cli.consume", "Stream one topic into a table, without a configuration file."),
     "status": ("lakeward.cli.status", "Show rows, positions, lag and the last commit of each table."),
+    "history": ("lakeward.cli.history", "Show a table's commits: who, when, from where to where, how much."),
+    "rollback": ("lakeward.cli.rollback", "Take a table back to an older snapshot, and its stream with it."),
     "query": ("lakeward.cli.query", "Read the tables with SQL."),
     "verify": ("lakeward.cli.verify", "Audit that the tables hold exactly what the stream said."),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from lakeward.clock import Clock
 from lakeward.positions import Bounds, Partition
@@ -13,8 +14,9 @@ PATIENCE_S = 3.0
 """How long brokers have to answer, in seconds: somebody waits for it."""
 
 
-def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapping[Partition, Bounds]:
-    """All partitions of ``topics`` and what they hold now.
+@contextmanager
+def surveying(settings: KafkaSettings, clock: Clock) -> Iterator[Catalogue]:
+    """Somebody to ask about topics, while the context lasts.
 
     Raises:
         UnreachableError: no broker answers. PermissionDeniedError: the broker refuses us.
@@ -24,6 +26,16 @@ def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapp
     consumer = consumer_of({**properties, "error_cb": trouble.heard, "log_level": 0})  # what fails is raised
     try:
         connect(consumer, trouble, clock, PATIENCE_S)
-        return Catalogue(consumer, properties).partitions(topics)
+        yield Catalogue(consumer, properties)
     finally:
         consumer.close()
+
+
+def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapping[Partition, Bounds]:
+    """All partitions of ``topics`` and what they hold now.
+
+    Raises:
+        UnreachableError: no broker answers. PermissionDeniedError: the broker refuses us.
+    """
+    with surveying(settings, clock) as catalogue:
+        return catalogue.partitions(topics)

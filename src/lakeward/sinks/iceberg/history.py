@@ -31,7 +31,7 @@ class Record:
 
     ``entry`` is what it says about the pipeline: with a claim where the pipeline made it, carried where another
     did, None for a foreign commit. ``retained``: it can still be read and rolled back to. ``on_ancestry``: it led to
-    the head; the others were rewound, or lie beyond a link that nothing proves.
+    the head; the others were rewound, or lie beyond a link that nothing proves. ``summary`` is the snapshot's own.
     """
 
     snapshot_id: int
@@ -46,6 +46,7 @@ class Record:
     after: Totals
     retained: bool
     on_ancestry: bool
+    summary: Mapping[str, str]
 
 
 def history(table: Table, pipeline: str) -> list[Record]:
@@ -142,6 +143,7 @@ def _record(
         after=after,
         retained=retained,
         on_ancestry=on_ancestry,
+        summary=row.summary,
     )
 
 
