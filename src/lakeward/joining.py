@@ -41,6 +41,8 @@ class Joining:
         self._clock = clock
         self._by_topic: dict[str, list[Lane]] = {}
         self._not_before = 0.0
+        self._named: frozenset[str] = frozenset()
+        self._early: frozenset[str] | None = None
         self._goals: dict[Partition, int] = {}
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
@@ -52,6 +54,10 @@ class Joining:
         for topic in topics:
             for lane in self.lanes_of(topic):
                 lane.target.find()
+
+    def expect(self, topics: Iterable[str]) -> None:
+        """These are named, and were there at the start: `start` is meant for them, whenever they are assigned."""
+        self._named = frozenset(topics)
 
     def lanes_of(self, topic: str) -> list[Lane]:
         """The lanes that ``topic`` feeds, made when it is first seen."""
@@ -68,6 +74,8 @@ class Joining:
         log.info("assigned", partitions=sorted(str(p) for p in partitions))
         self.waiting.update(partitions)
         self._not_before = 0.0
+        if self._early is None:
+            self._early = frozenset(p.topic for p in partitions)
 
     def revoke(self, partitions: Collection[Partition]) -> None:
         """These are no longer ours (PROTOCOL R2)."""
@@ -130,7 +138,9 @@ class Joining:
         bounds = {p: b for p, b in self._source.partitions(topics).items() if p in missing}
         self.identities.update(self._source.identities(topics))
         adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None
-        starts = resolve(adopted or found.entry, Holdings(bounds, self.identities), self._policy, self._source)
+        entry = adopted or found.entry
+        late = frozenset(topic for topic in topics if self._is_late(topic, entry))
+        starts = resolve(entry, Holdings(bounds, self.identities, late), self._policy, self._source)
         if adopted is not None and self._adopt is not None:
             lane.filling.adopt(self._adopt)
             starts = replace(starts, first=frozenset(starts.positions))
@@ -144,6 +154,11 @@ class Joining:
             log.info(
                 "continues", table=lane.name, partition=str(partition), offset=at.next, new=partition in starts.first
             )
+
+    def _is_late(self, topic: str, entry: LedgerEntry | None) -> bool:
+        """Whether ``topic`` appeared after the pipeline had started, in this process or an earlier one."""
+        started = entry is not None and bool(entry.positions)
+        return topic not in self._named and (started or topic not in (self._early or ()))
 
     def _create(self, lane: Lane, topics: set[str]) -> bool:
         """`start: latest` must be in the table before the first poll (PROTOCOL S2): created if its schema is known."""
@@ -184,7 +199,7 @@ class Joining:
 
     def caught_up(self) -> bool:
         """Whether every partition has been read to the end that it had when it was joined."""
-        if self.waiting or not self.begun:
+        if self.waiting or not self.begun or not self._named <= {partition.topic for partition in self.begun}:
             return False
         return all(
             lane.next[p].next >= self._goals[p] for p in self.begun for lane in self.lanes_of(p.topic) if p in lane.next

@@ -16,7 +16,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 REPORT_S = 0.25
 """Seconds between two reports of progress."""
+LAST_WORD_S = 1.0
+"""How long commits that were given up have to say why they did not end."""
 REFUSALS_IN_A_ROW = 10
 """So many refusals with changed claims mean that two groups run one pipeline (PROTOCOL R3)."""
 
@@ -101,6 +103,11 @@ class Pipeline:
         """The tables fed so far."""
         return self._joining.lanes
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a commit that was given up still waits for an answer, on a thread of its own."""
+        return any(lane.committing is not None and not lane.committing[1].done() for lane in self.lanes)
+
     def stop(self) -> None:
         """Stop taking; `run` drains and returns."""
         self._stopping.set()
@@ -121,6 +128,8 @@ class Pipeline:
             self._report("DRAINING", now=True)
             self._drain()
             self._report("STOPPED", now=True)
+        except UndecidedError:  # draining has had its time already
+            raise
         except LakewardError:
             self._drain_after_failure()
             raise
@@ -238,7 +247,7 @@ class Pipeline:
             return 0.005
         now = self._clock.monotonic()
         busy = any(lane.committing for lane in self.lanes) or self._joining.waiting
-        waits = [wait for lane in self.lanes if (wait := lane.due_in(now)) is not None]
+        waits = [due for lane in self.lanes if (due := lane.due_in(now)) is not None]
         return min([0.02 if busy else 0.1, *waits])
 
     def _take(self, batches: Sequence[RawBatch], until: Until) -> bool:
@@ -272,9 +281,9 @@ class Pipeline:
             self._backlog_waits = self._persistence.backoff()
         if self._backlog_waits.exhausted:
             raise error
-        wait = self._backlog_waits.next_wait()
-        self._backlog_at = self._clock.monotonic() + wait
-        log.warning("trying again", what="decoding", error=error.what, wait_s=round(wait, 1))
+        pause = self._backlog_waits.next_wait()
+        self._backlog_at = self._clock.monotonic() + pause
+        log.warning("trying again", what="decoding", error=error.what, wait_s=round(pause, 1))
 
     def _fill(self, raw: RawBatch) -> None:
         for lane in self._joining.lanes_of(raw.topic):
@@ -284,6 +293,7 @@ class Pipeline:
 
     def _require_topics(self, until: Until) -> None:
         held = {partition.topic for partition in self._source.partitions(self.settings.topics)}
+        self._joining.expect(held)
         for topic in self.settings.topics:
             if topic in held:
                 continue
@@ -317,10 +327,17 @@ class Pipeline:
             self._source.poll(0.005)
 
     def _give_up(self, pending: list[Lane]) -> None:
+        """Raise what the open commits are waiting for, where they still tell; what they sent is safe to leave."""
+        self._stopping.set()
         for lane in pending:
             lane.target.give_up()
+        wait([lane.committing[1] for lane in pending if lane.committing is not None], LAST_WORD_S)
+        self._settle()
+        still = [lane.name for lane in pending if lane.committing is not None]
+        if not still:
+            return
         raise UndecidedError(
-            f"stopped after {self.settings.drain_s:g} s with open commits: {', '.join(lane.name for lane in pending)}",
+            f"stopped after {self.settings.drain_s:g} s with open commits: {', '.join(still)}",
             "Nothing is lost: the next start asks the tables what they hold and continues there.",
         )
 

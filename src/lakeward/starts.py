@@ -53,10 +53,14 @@ class Starts:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What the source holds: each partition's bounds, and each topic's id where the broker tells one."""
+    """What the source holds: each partition's bounds, and each topic's id where the broker tells one.
+
+    ``late`` are topics that appeared after the pipeline had started: nothing of them is skipped (PROTOCOL S2).
+    """
 
     bounds: Mapping[Partition, Bounds]
     identities: Mapping[str, str | None]
+    late: frozenset[str] = frozenset()
 
 
 def resolve(entry: LedgerEntry | None, holdings: Holdings, policy: StartPolicy, source: Clockwork) -> Starts:
@@ -71,7 +75,7 @@ def resolve(entry: LedgerEntry | None, holdings: Holdings, policy: StartPolicy, 
     losses: list[Loss] = []
     new = [p for p in holdings.bounds if p not in known]
     # A partition that appears in a topic that the table knows starts at its beginning, whatever `start` says (S2).
-    first_topics = [p for p in new if p.topic not in known_topics]
+    first_topics = [p for p in new if p.topic not in known_topics | holdings.late]
     for partition in new:
         positions[partition] = Position(holdings.bounds[partition].low)
     if policy.start is Edge.LATEST:
