@@ -112,7 +112,7 @@ def _print(result: Result, file: Path) -> None:
         counts = (
             f"{compared.sent:,} sent, {compared.rows:,} rows: {compared.missing:,} missing, {compared.extra:,} extra"
         )
-        click.echo(f"  compared  {counts} (every value, by DuckDB)")
+        click.echo(f"  compared  {counts} (every value)")
         for name, text in verdict.lines:
             if name in _TOLD:
                 click.echo(f"  {name:<9} {text}")
@@ -124,7 +124,7 @@ def _print(result: Result, file: Path) -> None:
     click.echo(f"{result.seconds:.0f} seconds in all. The tables stay; look at them:")
     for words in (("query", "SELECT * FROM market_data.trades LIMIT 5"), ("verify",), ("status",)):
         click.echo("  " + " ".join([_program(), words[0], *map(shlex.quote, (str(file), *words[1:]))]))
-    click.echo("  (the broker ended with the demo, so status knows no lag; --keep leaves it running)")
+    click.echo("  (the broker is gone, so status knows no lag; --keep leaves it running)")
 
 
 def _program() -> str:

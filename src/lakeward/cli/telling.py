@@ -36,7 +36,7 @@ class Screen:
         self._console = console
         self._bars = Progress(
             TextColumn("         {task.description:<17}"),
-            BarColumn(40, complete_style="cyan", finished_style="green"),
+            BarColumn(30, complete_style="cyan", finished_style="green"),
             TextColumn("{task.completed:>9,.0f} messages"),
             console=console,
         )

@@ -146,6 +146,7 @@ class Demo:
         self._watch(second, audience, allowed=total, until=lambda now: now >= total and self._all_sent())
         self._say(audience, "all in", f"{self._rows():,} rows; SIGTERM, and writer {second.pid} leaves")
         second.stop()
+        self._say(audience, "compare", "each row of the tables with what was sent, by DuckDB")
         kill = Kill(first.pid, rows, sent, stray, recovered_ms)
         copies = map(self._folder.sent_file, STREAMS)
         proofs = [prove(target, copy, self._properties) for target, copy in zip(self._targets, copies, strict=True)]
@@ -155,7 +156,7 @@ class Demo:
     def _feed_of(self, stack: ExitStack) -> Feed:
         ids = {s.kind: self._registry.register(f"{s.topic}-value", s.schema_text()) for s in STREAMS}
         copies = {stream.kind: self._folder.sent_file(stream) for stream in STREAMS}
-        feed = Feed(producer_of(self.brokers), ids, self._volume, copies)
+        feed = Feed(producer_of(self.brokers, {"log_level": 0}), ids, self._volume, copies)
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="market"))
         stack.callback(feed.stop)
         self._sending = executor.submit(feed.run)
