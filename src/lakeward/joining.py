@@ -130,7 +130,7 @@ class Joining:
 
     def _ask(self, lane: Lane) -> None:
         missing = {p for p in self.waiting if p.topic in lane.topics and p not in lane.next}
-        if not missing or lane.committing is not None:
+        if not missing or lane.engaged:
             return
         found = lane.target.find()
         lane.entry, lane.exists = found.entry, found.exists
@@ -172,7 +172,7 @@ class Joining:
     @staticmethod
     def _unknown(lane: Lane, partition: Partition) -> bool:
         """The source was asked about it and does not know it: its topic is being made, or deleted."""
-        return partition not in lane.next and lane.committing is None
+        return partition not in lane.next and not lane.engaged
 
     @staticmethod
     def _settled(lane: Lane, partition: Partition) -> bool:

@@ -15,7 +15,7 @@ from lakeward.errors import PositionError, RejectedRecordError
 from lakeward.ledger import LedgerEntry
 from lakeward.metadata_columns import type_of, with_metadata
 from lakeward.observability.progress import TableProgress
-from lakeward.outcomes import Batch, CommitReceipt, Outcome
+from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome
 from lakeward.positions import Partition, Position
 from lakeward.records import Decoded, RawBatch
 from lakeward.stages import Decoder, Target
@@ -43,7 +43,7 @@ class Tally:
 
 
 class Lane:
-    """Owned by the loop's thread; only ``committing`` runs on another."""
+    """Owned by the loop's thread; only ``committing`` and ``looking`` run on another, one at a time."""
 
     def __init__(self, target: Target, decoder: Decoder, settings: LaneSettings) -> None:
         self.target = target
@@ -55,6 +55,7 @@ class Lane:
         self.entry: LedgerEntry | None = None
         self.filling = Filling(settings.flush)
         self.committing: tuple[Batch, Future[Outcome]] | None = None
+        self.looking: Future[Found] | None = None
         self.exists = False
         self.settling = False
         """A commit of starts or losses is under way; nothing is read before it is proved (PROTOCOL S2, S3)."""
@@ -153,9 +154,14 @@ class Lane:
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the filling batch is to be committed; None while there is nothing that could be."""
-        if self.committing is not None or (not self.exists and self.filling.account.rows == 0):
+        if self.engaged or (not self.exists and self.filling.account.rows == 0):
             return None
         return self.filling.due_in(now)
+
+    @property
+    def engaged(self) -> bool:
+        """Another thread uses the target."""
+        return self.committing is not None or (self.looking is not None and not self.looking.done())
 
     @property
     def blocked(self) -> bool:

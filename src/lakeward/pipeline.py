@@ -2,7 +2,7 @@
 
 ::
 
-    1 settle   learn what became of the commits that were sent; ack what is proved
+    1 settle   learn what became of the commits that were sent, and of tables long quiet; ack what is proved
     2 join     newly assigned partitions: ask the tables where they continue
     3 flush    hand every batch that is due to the committing thread: stage, then commit data AND positions
     4 hold     pause what cannot be taken, resume what can
@@ -26,6 +26,7 @@ from lakeward.clock import Clock
 from lakeward.errors import ConfigurationError, Directive, LakewardError, OperatorError, UndecidedError
 from lakeward.joining import Joining
 from lakeward.lanes import Lane
+from lakeward.ledger import LedgerEntry
 from lakeward.observability.progress import Meter, Progress, percentiles
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused
 from lakeward.positions import Partition
@@ -33,6 +34,7 @@ from lakeward.records import Polled, RawBatch
 from lakeward.retrying import Backoff, Patience, Persistence
 from lakeward.stages import Source
 from lakeward.starts import StartPolicy
+from lakeward.watching import Watching
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -88,6 +90,7 @@ class Pipeline:
         self._persistence = Persistence(settings.patience, clock, chance, self._stopping)
         self._joining = Joining(source, lanes_for, settings.start, clock, settings.adopt)
         self._executor = ThreadPoolExecutor(settings.committers, thread_name_prefix="commit")
+        self._watching = Watching(clock, self._executor.submit)
         self._backlog: deque[RawBatch] = deque()
         self._backlog_waits: Backoff | None = None
         self._backlog_at = 0.0
@@ -143,6 +146,8 @@ class Pipeline:
 
     def _turn(self, until: Until) -> None:
         self._settle()  # 1
+        for lane, entry in self._watching.turn(self.lanes):
+            self._rewind(lane, entry)
         self._held -= self._joining.join()  # 2, and what begins is not paused any more
         self._flush()  # 3
         self._hold()  # 4
@@ -203,7 +208,12 @@ class Pipeline:
                 f"{lane.name} refused {lane.refused_in_a_row} commits in a row: somebody else moves its positions",
                 f"Stop every other writer that runs a pipeline named {self.settings.name!r} in another consumer group.",
             )
-        self._joining.rewind(lane, outcome.entry)
+        self._rewind(lane, outcome.entry)
+
+    def _rewind(self, lane: Lane, entry: LedgerEntry | None) -> None:
+        if entry is not None:
+            log.info("reading on from what the table says", table=lane.name, number=entry.number)
+        self._joining.rewind(lane, entry)
         self._discard_ended_runs()
 
     def _discard_ended_runs(self) -> None:
@@ -317,9 +327,9 @@ class Pipeline:
             self._settle()
             now = self._clock.monotonic()
             for lane in self.lanes:
-                if lane.committing is None and lane.drainable:
+                if not lane.engaged and lane.drainable:
                     self._send(lane)
-            pending = [lane for lane in self.lanes if lane.committing is not None]
+            pending = [lane for lane in self.lanes if lane.committing is not None or lane.drainable]
             if not pending:
                 return
             if now >= deadline:
