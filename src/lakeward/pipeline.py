@@ -96,6 +96,7 @@ class Pipeline:
         self._backlog_at = 0.0
         self._reached: dict[Partition, int] = {}
         self._held: set[Partition] = set()
+        self._drain_until: float | None = None
         self._observe = observe
         self._meter = Meter()
         self._next_report = 0.0
@@ -125,11 +126,12 @@ class Pipeline:
             self._joining.look(self.settings.topics)
             self._source.open()
             self._require_topics(until)
-            while not self._stopping.is_set() and not self._finished(until):
-                self._turn(until)
-                self._report("RUNNING")
-            self._report("DRAINING", now=True)
-            self._drain()
+            while not self._ends(until):
+                while not self._ends(until):
+                    self._turn(until)
+                    self._report("RUNNING")
+                self._report("DRAINING", now=True)
+                self._drain()  # a table that is refused now, or rebalanced, has not caught up after all
             self._report("STOPPED", now=True)
         except UndecidedError:  # draining has had its time already
             raise
@@ -203,11 +205,6 @@ class Pipeline:
         lane.tally.refusals += 1
         lane.refused_in_a_row += 1
         log.warning("refused", table=lane.name, covered=outcome.covered, reason=outcome.reason)
-        if lane.refused_in_a_row >= REFUSALS_IN_A_ROW:
-            raise OperatorError(
-                f"{lane.name} refused {lane.refused_in_a_row} commits in a row: somebody else moves its positions",
-                f"Stop every other writer that runs a pipeline named {self.settings.name!r} in another consumer group.",
-            )
         self._rewind(lane, outcome.entry)
 
     def _rewind(self, lane: Lane, entry: LedgerEntry | None) -> None:
@@ -215,6 +212,11 @@ class Pipeline:
             log.info("reading on from what the table says", table=lane.name, number=entry.number)
         self._joining.rewind(lane, entry)
         self._discard_ended_runs()
+        if lane.refused_in_a_row >= REFUSALS_IN_A_ROW:
+            raise OperatorError(
+                f"{lane.name} refused {lane.refused_in_a_row} commits in a row: somebody else moves its positions",
+                f"Stop every other writer that runs a pipeline named {self.settings.name!r} in another consumer group.",
+            )
 
     def _discard_ended_runs(self) -> None:
         """What was polled in a run that has ended will be read again, by us or by its new owner (PROTOCOL S5)."""
@@ -314,7 +316,9 @@ class Pipeline:
                 )
             log.warning("topic does not exist yet; waiting for it", topic=topic)
 
-    def _finished(self, until: Until) -> bool:
+    def _ends(self, until: Until) -> bool:
+        if self._stopping.is_set():
+            return True
         if until.messages is not None and self.taken >= until.messages:
             return True
         return until.caught_up and not self._backlog and self._joining.caught_up()
@@ -322,7 +326,9 @@ class Pipeline:
     def _drain(self) -> None:
         """Commit what is held, within a bound; a commit whose outcome stays unknown is safe to leave (PROTOCOL C8)."""
         self._source.pause(self._joining.begun)
-        deadline = self._clock.monotonic() + self.settings.drain_s
+        self._held = set(self._joining.begun)
+        if self._drain_until is None:
+            self._drain_until = self._clock.monotonic() + self.settings.drain_s
         while True:
             self._settle()
             now = self._clock.monotonic()
@@ -331,10 +337,11 @@ class Pipeline:
                     self._send(lane)
             pending = [lane for lane in self.lanes if lane.committing is not None or lane.drainable]
             if not pending:
+                self._drain_until = None
                 return
-            if now >= deadline:
+            if now >= self._drain_until:
                 self._give_up(pending)
-            self._source.poll(0.005)
+            self._rebalance(self._source.poll(0.005))  # of what is paused it hands over nothing
 
     def _give_up(self, pending: list[Lane]) -> None:
         """Raise what the open commits are waiting for, where they still tell; what they sent is safe to leave."""

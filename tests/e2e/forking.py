@@ -1,8 +1,8 @@
 """A process that has imported lakeward and forks a child for each command, so that starting one takes milliseconds.
 
-It reads one JSON request a line from standard input, ``{"id", "args", "cwd", "env", "out", "err"}``, and answers
-``{"id", "pid"}``, then ``{"id", "code"}`` when that child has ended (a negative code is the signal that ended it).
-It ends with its input, and its children end with it. A child runs the command line's own `main`.
+It reads one JSON request a line from standard input, with the keys id, args, cwd, env, fsize, out and err. It answers
+``{"id", "pid"}``, then ``{"id", "code"}`` when that child has ended; a negative code is the signal that ended it. It
+ends with its input, and its children end with it. A child runs the command line's own `main`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import selectors
 import signal
 from pathlib import Path
@@ -94,6 +95,8 @@ def child(request: dict[str, Any]) -> None:
     for number, path, mode in ((0, os.devnull, "rb"), (1, request["out"], "wb"), (2, request["err"], "wb")):
         with Path(path).open(mode) as file:
             os.dup2(file.fileno(), number)
+    if request["fsize"] is not None:  # for all that comes now; a test lifts it again
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["fsize"], resource.RLIM_INFINITY))
     main(request["args"], prog_name="lakeward")
 
 

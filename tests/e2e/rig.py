@@ -146,8 +146,13 @@ class CommandLine:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> Command:
-        """Start ``lakeward arguments…`` in the folder ``cwd``, with ``env`` added to our environment."""
+    def start(
+        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, fsize: int | None = None
+    ) -> Command:
+        """Start ``lakeward arguments…`` in the folder ``cwd``, with ``env`` added to our environment.
+
+        ``fsize``: no file may grow beyond so many bytes, as on a full disk.
+        """
         number = next(_numbers)
         command = Command(number, self._folder / f"{number}.out", self._folder / f"{number}.err")
         command.out.touch()
@@ -158,6 +163,7 @@ class CommandLine:
             "args": [str(argument) for argument in arguments],
             "cwd": str(cwd),
             "env": dict(env or {}),
+            "fsize": fsize,
             "out": str(command.out),
             "err": str(command.err),
         }
@@ -219,9 +225,9 @@ class Site:
         """Write the configuration file anew."""
         self.file.write_text(yaml.safe_dump(self.document), encoding="utf-8")
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Command:
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None, fsize: int | None = None) -> Command:
         """``lakeward arguments…`` in the folder of the configuration."""
-        return self.commands.start(*arguments, cwd=self.folder, env=env)
+        return self.commands.start(*arguments, cwd=self.folder, env=env, fsize=fsize)
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ended:
         return self.start(*arguments, env=env).wait()

@@ -449,23 +449,6 @@ def test_stopping_drains_what_was_taken() -> None:
     assert world.source.closed
 
 
-def test_draining_is_bounded_and_a_commit_that_stays_open_is_safe_to_leave() -> None:
-    world = World()
-    world.drain_s = 0.05
-    world.source.append("t", 0, values(0, 5))
-    hold = threading.Event()
-    world.on_target = lambda target: target.faults.append(lambda staged: hold.wait(20) and None)
-    give_up = MemoryTarget.give_up
-    pipeline = world.pipeline()
-    target = world.targets["a"]
-    target.give_up = lambda: (give_up(target), hold.set(), None)[2]
-    with pytest.raises(UndecidedError, match="Nothing is lost"):
-        pipeline.run(CAUGHT_UP)
-    world.on_target = lambda target: None
-    world.run()
-    assert world.table.rows == texts(0, 5)
-
-
 def test_nothing_more_is_taken_while_both_batches_are_full() -> None:
     world = World(flush=FlushPolicy(3600, 20, 1 << 30))
     world.source.append("t", 0, values(0, 400))

@@ -14,7 +14,7 @@ import click
 
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
-from lakeward.errors import UndecidedError
+from lakeward.errors import LakewardError
 
 if TYPE_CHECKING:
     from lakeward.config import Config
@@ -46,7 +46,9 @@ def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = N
         with _signals(pipeline.stop):
             try:
                 pipeline.run(until)
-            except UndecidedError as error:
+            except LakewardError as error:
+                if not pipeline.hangs:
+                    raise
                 print_error(error, as_json=as_json)
                 sys.stdout.flush()
                 os._exit(error.exit_code)  # the interpreter would wait for the request that hangs

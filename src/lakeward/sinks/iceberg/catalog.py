@@ -110,7 +110,9 @@ def _bounded_sql(uri: str) -> str:
         url = make_url(uri)
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(url.database).parent
+            with translated("opening the catalog", str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
         bounds = {"timeout": _SQLITE_BUSY_SECONDS}
     elif url.get_backend_name() == "postgresql":
         bounds = _POSTGRES_BOUNDS

@@ -39,6 +39,7 @@ _REFUSED = (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthE
 _ANSWERS = (NoSuchTableError, NoSuchNamespaceError, TableAlreadyExistsError, NamespaceAlreadyExistsError)
 _BUSY = (ServerError, ServiceUnavailableError, TooManyRequestsError, CommitStateUnknownException)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _DENIED_WORDS = ("accessdenied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch", "expiredtoken")
 _GONE_WORDS = ("nosuchbucket",)
@@ -107,6 +108,10 @@ def _from_store(error: Exception, told: str) -> LakewardError:
     number = getattr(error, "errno", None)
     if number in _DENIED or any(word in plain for word in _DENIED_WORDS):
         return PermissionDeniedError(f"{told} refuses us: {words}", "Check the credentials and their rights.")
+    if number in _IN_THE_WAY:
+        return StorageError(
+            f"{told}: {words}", "A file is where a folder should be, or the reverse. Move it, or choose another place."
+        )
     if number in _FULL or any(word in plain for word in _GONE_WORDS):
         return StorageError(f"{told}: {words}", "Make room, raise the quota, or create the bucket.")
     if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "aiohttp", "aiobotocore")):
