@@ -92,8 +92,11 @@ class Bench:
         )
         self._pending: list[pa.Table] = []
         self._size = 0
-        self.sent = 0
-        """How many rows the stream said."""
+
+    def close(self) -> None:
+        """Let go of the database in the folder."""
+        self._db.execute("DETACH work")
+        self._db.close()
 
     def hold(self, key: Key | None, spans: Mapping[Partition, Sequence[Span]], ends: Mapping[Partition, int]) -> Held:
         """Take the table's rows: all of them, or with a ``key`` those inside ``spans``; ``ends`` are the positions."""
@@ -144,7 +147,6 @@ class Bench:
             self._flush()
         self._pending.append(table)
         self._size += table.nbytes
-        self.sent += count
         if self._size >= PENDING_BYTES or sum(map(len, self._pending)) >= PENDING_ROWS:
             self._flush()
 

@@ -44,8 +44,8 @@ class Commits:
 
     @property
     def others_added(self) -> int:
-        """The most rows that may be in the table without a record in the stream."""
-        return sum(max(0, commit.change) for commit in self.all if commit.kind is not Kind.STREAM)
+        """How many rows are in the table without a record in the stream, if no row of the stream was removed."""
+        return max(0, sum(commit.change for commit in self.all if commit.kind is not Kind.STREAM))
 
     @property
     def others_removed(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -83,26 +84,26 @@ class SourceComparison:
         with (
             KafkaReader(self._assembly.kafka_settings(), self._clock) as reader,
             tempfile.TemporaryDirectory(prefix="lakeward-verify-") as folder,
+            requests.Session() as session,
         ):
             coverage = covered(seen, set(feeding), reader, findings)
-            way = self._way(next(iter(feeding)), next(iter(feeding.values())), target, coverage.offsets)
+            way = self._way(feeding, target, coverage.offsets, session)
             tally = Tally(way.name)
             try:
-                bench = Bench(seen.engine, seen.inspection, list(tables), Path(folder))
-                key = _key(way.columns, tables)
-                ends = {p: at.next for p, at in seen.entry.positions.items()}
-                self._observe(f"{target.name}: reading the table", 0, 0)
-                held = bench.hold(key, coverage.spans, ends)
-                self._read(reader, coverage, way, bench, tally)
-                self._observe(f"{target.name}: comparing", 0, 0)
-                difference = bench.difference()
+                with closing(Bench(seen.engine, seen.inspection, list(tables), Path(folder))) as bench:
+                    key = _key(way.columns, tables)
+                    ends = {p: at.next for p, at in seen.entry.positions.items()}
+                    self._observe(f"{target.name}: reading the table", 0, 0)
+                    held = bench.hold(key, coverage.spans, ends)
+                    self._read(reader, coverage, way, bench, tally)
+                    self._observe(f"{target.name}: comparing", 0, 0)
+                    difference = bench.difference()
             except NotComparableError as error:
                 findings.problems.append(str(error))
                 return
             except duckdb.Error as error:
                 findings.problems.append(f"the comparison failed: {explained(error)}")
                 return
-            tally.rows = bench.sent
             coverage.settle(tally.records, seen, reader, findings)
             report(Compared(held, difference, tally, coverage, key is not None), seen, findings)
 
@@ -113,15 +114,16 @@ class SourceComparison:
                 return table
         return None
 
-    def _way(self, topic: str, table: Table, target: IcebergTarget, offsets: int) -> Way:
+    def _way(self, feeding: Mapping[str, Table], target: IcebergTarget, offsets: int, session: requests.Session) -> Way:
+        topic, table = next(iter(feeding.items()))
         columns = dict(table.metadata_columns)
         if offsets > REFERENCE_MOST:
             lane = next(lane for lane in self._assembly.lanes_for(topic) if lane.target is target)
             return Way(lane.decoder, "the pipeline's own decoder", native=True, columns=columns)
-        reference = self._reference(table, target)
+        reference = self._reference(table, target, session)
         return Way(reference, reference.name, native=False, columns=columns)
 
-    def _reference(self, table: Table, target: IcebergTarget) -> ReferenceDecoder:
+    def _reference(self, table: Table, target: IcebergTarget, session: requests.Session) -> ReferenceDecoder:
         config = self._assembly.config
         decode = config.decode_of(table)
         if decode.kind == "json":
@@ -132,7 +134,7 @@ class SourceComparison:
         if registry is None:
             raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
         auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
-        return avro_reference(RegistryClient(registry.url, auth, self._clock, requests.Session()))
+        return avro_reference(RegistryClient(registry.url, auth, self._clock, session))
 
     def _read(self, reader: KafkaReader, coverage: Coverage, way: Way, bench: Bench, tally: Tally) -> None:
         whole = {p: Span(spans[0].start, spans[-1].end) for p, spans in coverage.spans.items()}
@@ -143,6 +145,7 @@ class SourceComparison:
             for part in decoded.parts:
                 rows = _with_metadata(part.rows, raw, part.index, way)
                 bench.add(rows, raw.topic, raw.partition[part.index], raw.offset[part.index])
+                tally.rows += len(rows)
             self._observe("reading the source", tally.records, coverage.offsets)
 
 
