@@ -165,8 +165,8 @@ class Lane:
 
     @property
     def blocked(self) -> bool:
-        """Both batches are full: nothing more can be taken (DESIGN, principle 6)."""
-        return self.committing is not None and self.filling.full
+        """The filling batch is full and cannot be handed over yet: nothing more is taken (DESIGN, principle 6)."""
+        return self.engaged and self.filling.full
 
     def flush(
         self, commit_id: str, sources: Mapping[str, str | None], send: Callable[[Batch], Future[Outcome]]

@@ -350,7 +350,7 @@ class Pipeline:
             lane.target.give_up()
         wait([lane.committing[1] for lane in pending if lane.committing is not None], LAST_WORD_S)
         self._settle()
-        still = [lane.name for lane in pending if lane.committing is not None]
+        still = [lane.name for lane in pending if lane.committing is not None or lane.drainable]
         if not still:
             return
         raise UndecidedError(
