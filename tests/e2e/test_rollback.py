@@ -76,7 +76,7 @@ def test_bad_data_is_rolled_back_and_the_stream_replayed_with_a_fixed_configurat
     assert again.document["undone"][-1]["by"]["kind"] == "rollback"
     commits = market.history()["commits"]
     states = {commit["snapshot_id"]: commit["state"] for commit in commits}
-    assert list(states.values())[0] == "head"
+    assert commits[0]["state"] == "head"
     assert "rewound, retained" in states.values()
     assert states[before["snapshot_id"]] == "retained"
     undo = next(commit for commit in commits if commit["by"]["kind"] == "rollback")
@@ -143,5 +143,69 @@ def test_a_rollback_to_nowhere_says_what_there_is(market: Market, arguments: tup
     market.good.trades(10)
     market.site.catch_up()
     ended = market.site.run("rollback", TABLE, *arguments)
+    assert ended.code == 2
+    assert told in ended.err
+
+
+def test_a_seek_is_shown_first_and_recorded_and_the_pipeline_continues_there(market: Market) -> None:
+    site = market.site
+    market.good.trades(400)
+    site.catch_up()
+    before = site.positions(TABLE)
+    market.bad.trades(1)
+    Feed(market.broker.bootstrap_servers, "trades", 2, None, seed=3).trades(100)  # JSON where Avro is expected
+    stopped = site.run("run", "--until-caught-up")
+    assert stopped.code == 1
+    assert "a record cannot be written" in stopped.err
+
+    shown = site.run("seek", TABLE, "--to", "latest")
+    assert shown.code == 0
+    assert "skips" in shown.out
+    assert site.positions(TABLE) == before
+    done = site.run("seek", TABLE, "--to", "latest", "--yes", "--json")
+    assert done.code == 0, done.err
+    moves = {(m["topic"], m["partition"]): (m["from"], m["to"]) for m in done.document["positions"]}
+    assert {place: start for place, (start, _) in moves.items()} == {tuple(p): at for p, at in before.items()}
+    assert sum(end - start for start, end in moves.values()) == 100
+
+    market.good.trades(200)
+    site.catch_up()
+    assert market.exact()
+    assert site.breaks(TABLE) == []
+    newest = next(commit for commit in market.history()["commits"] if commit["by"]["kind"] == "seek")
+    assert {(m["topic"], m["partition"]): (m["from"], m["to"]) for m in newest["positions"]} == moves
+    again = site.run("seek", TABLE, "--to", "latest", "--yes")
+    assert "Nothing to do" in again.out
+
+
+def test_a_seek_back_under_a_running_pipeline_is_read_again_from_there(market: Market) -> None:
+    site = market.site
+    market.good.trades(100)
+    running = site.start("run")
+    running.until_committed(100)
+    done = site.run("seek", TABLE, "--partition", "trades/0=0", "--partition", "trades/1=0", "--yes")
+    assert done.code == 0, done.err
+    running.until_committed(200)
+    assert site.held(TABLE).num_rows == 200
+    again = site.run("seek", TABLE, "--to", "earliest", "--yes")
+    assert again.code == 0, again.err
+    running.until_committed(300)
+    assert site.breaks(TABLE) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "one of --partition and --to is needed"),
+        (("--partition", "trades/0"), "is no partition and offset"),
+        (("--partition", "trades/7=0"), "there is no trades/7"),
+        (("--partition", "trades/0=9999"), "has no offset 9999"),
+        (("--to", "tomorrow"), "is no time"),
+    ],
+)
+def test_a_seek_to_nowhere_says_what_there_is(market: Market, arguments: tuple[str, ...], told: str) -> None:
+    market.good.trades(10)
+    market.site.catch_up()
+    ended = market.site.run("seek", TABLE, *arguments)
     assert ended.code == 2
     assert told in ended.err

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("lakeward.cli.status", "Show rows, positions, lag and the last commit of each table."),
     "history": ("lakeward.cli.history", "Show a table's commits: who, when, from where to where, how much."),
     "rollback": ("lakeward.cli.rollback", "Take a table back to an older snapshot, and its stream with it."),
+    "seek": ("lakeward.cli.seek", "Move the positions from which a table continues."),
     "query": ("lakeward.cli.query", "Read the tables with SQL."),
     "verify": ("lakeward.cli.verify", "Audit that the tables hold exactly what the stream said."),
 }
