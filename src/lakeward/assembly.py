@@ -44,6 +44,8 @@ class Choices:
     """What a command adds to the configuration."""
 
     adopt: str | None = None
+    instance: str | None = None
+    """Static membership of the consumer group: a worker that comes back under this name gets its partitions at once."""
     drain_s: float = 30.0
     code_cache: Path | None = None
 
@@ -119,10 +121,14 @@ class Assembly:
             group_id=self.config.group_id,
             topics=tuple(dict.fromkeys(topic for table in self.config.tables for topic in table.topics or ())),
             patterns=tuple(table.topic_pattern for table in self.config.tables if table.topic_pattern),
-            properties=self.config.kafka_properties(),
+            properties={**self.config.kafka_properties(), **self._membership},
             headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds),
             **({"poll_records": kafka.poll_records} if kafka.poll_records else {}),
         )
+
+    @property
+    def _membership(self) -> dict[str, str]:
+        return {"group.instance.id": self._choices.instance} if self._choices.instance else {}
 
     def lanes_for(self, topic: str) -> list[Lane]:
         """The lanes that ``topic`` feeds; two topics may share one."""

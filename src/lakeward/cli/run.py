@@ -15,14 +15,42 @@ from lakeward.cli.output import json_option
 @click.option("--max-messages", type=click.IntRange(min=1), metavar="N", help="Stop after N messages.")
 @click.option("--until-caught-up", is_flag=True, help="Stop at the ends that the topics have now.")
 @click.option("--adopt", metavar="NAME", help="Take over the positions of a pipeline that had another name.")
+@click.option("--workers", type=click.IntRange(min=2), metavar="N", help="Run N processes that share the partitions.")
+@click.option(
+    "--instance", metavar="NAME", help="This worker's name; it gets its partitions back at once on a restart."
+)
 @json_option
-def command(file: Path, *, max_messages: int | None, until_caught_up: bool, adopt: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(  # noqa: PLR0913 - click hands over every option
+    ctx: click.Context,
+    file: Path,
+    *,
+    max_messages: int | None,
+    until_caught_up: bool,
+    adopt: str | None,
+    workers: int | None,
+    instance: str | None,
+    as_json: bool,
+) -> None:
     """Run the pipeline in FILE (default: lakeward.yaml) until it is stopped.
 
     Ctrl-C or SIGTERM commits what is held and leaves; a second one leaves at once. Nothing is lost either way: the
-    tables say where the next start continues.
+    tables say where the next start continues. Workers on several machines share the partitions just so: start the
+    same FILE on each, with an --instance of its own (a pod's name) where they have names that stay.
     """
-    from lakeward.cli.running import stream  # noqa: PLC0415 - the help does without
+    from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
     from lakeward.pipeline import Until  # noqa: PLC0415
 
-    stream(read(file), Until(max_messages, until_caught_up), as_json=as_json, adopt=adopt)
+    config = read(file)
+    if workers is None:
+        stream(config, Until(max_messages, until_caught_up), Extras(adopt, instance), as_json=as_json)
+        return
+    if max_messages or adopt or instance or as_json:
+        raise click.UsageError("--workers goes with --until-caught-up alone")
+    from lakeward.cli.workers import supervise  # noqa: PLC0415
+    from lakeward.clock import SystemClock  # noqa: PLC0415
+    from lakeward.observability import logging  # noqa: PLC0415
+
+    logging.configure(config.log.level)
+    options = ["--until-caught-up"] if until_caught_up else []
+    ctx.exit(supervise(file, config.name, options, workers, SystemClock()))

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from lakeward.pipeline import Until
 
 
-def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a flag may add. ``adopt``: see `Choices`. ``instance``: the name of one worker among several."""
+
+    adopt: str | None = None
+    instance: str | None = None
+
+
+def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: bool) -> None:
     """Run the pipeline of ``config``; live progress on a terminal, structured logs elsewhere.
 
     Raises:
@@ -31,8 +40,8 @@ def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = N
     from lakeward.assembly import Assembly, Choices  # noqa: PLC0415 - a second of imports
     from lakeward.observability import logging  # noqa: PLC0415
 
-    live = sys.stderr.isatty() and not as_json
-    logging.configure("WARNING" if live else config.log.level)
+    live = sys.stderr.isatty() and not as_json and extras.instance is None
+    logging.configure("WARNING" if live else config.log.level, worker=extras.instance)
     clock = SystemClock()
     chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
     last: list[Progress] = []
@@ -42,7 +51,9 @@ def stream(config: Config, until: Until, *, as_json: bool, adopt: str | None = N
             last[:] = [progress]
             show(progress)
 
-        pipeline = Assembly(config, clock, chance, Choices(adopt=adopt)).pipeline(observe)
+        pipeline = Assembly(config, clock, chance, Choices(adopt=extras.adopt, instance=extras.instance)).pipeline(
+            observe
+        )
         with _signals(pipeline.stop):
             try:
                 pipeline.run(until)

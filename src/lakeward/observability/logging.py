@@ -9,13 +9,23 @@ from typing import Any, TextIO
 import structlog
 
 
-def configure(level: str, *, as_json: bool | None = None, stream: TextIO | None = None) -> None:
+def _named(worker: str | None) -> structlog.types.Processor:
+    def add(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        return {"worker": worker, **event} if worker else event
+
+    return add
+
+
+def configure(
+    level: str, *, as_json: bool | None = None, stream: TextIO | None = None, worker: str | None = None
+) -> None:
     """Set up structlog once for this process.
 
     Args:
         level: least important level, such as ``INFO``.
         as_json: one JSON object a line; None: unless ``stream`` is a terminal.
         stream: where to; None is standard error.
+        worker: this process' name among several, put into every line.
     """
     out = stream or sys.stderr
     for_people = not as_json if as_json is not None else out.isatty()
@@ -24,7 +34,7 @@ def configure(level: str, *, as_json: bool | None = None, stream: TextIO | None 
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _named(worker),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
