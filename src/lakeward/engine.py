@@ -29,12 +29,19 @@ class Engine:
         self._allow_store(properties)
 
     def add(self, table: Table) -> None:
-        """Make ``table`` known under its own name."""
+        """Make ``table`` known under its own name.
+
+        Raises:
+            UnreachableError: its metadata cannot be read.
+        """
         schema, name = _names(table)
         location = table.metadata_location.removeprefix("file://").replace("'", "''")
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         scan = f"SELECT * FROM iceberg_scan('{location}')"  # noqa: S608 - quoted above
-        self._connection.execute(f"CREATE VIEW {schema}.{name} AS {scan}")
+        try:
+            self._connection.execute(f"CREATE VIEW {schema}.{name} AS {scan}")
+        except duckdb.Error as error:
+            raise _explained(error) from error
 
     def workspace(self, folder: Path, memory: str) -> duckdb.DuckDBPyConnection:
         """A second connection that may write, but only into the database ``work`` in ``folder``, where it also spills.

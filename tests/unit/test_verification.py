@@ -349,7 +349,7 @@ def test_a_truncated_data_file_is_found(stream: Stream) -> None:
     file.write_bytes(file.read_bytes()[:-10])
     verdict = stream.verify()
     assert any(str(file) in problem for problem in verdict.problems)
-    assert "the values against the source, since files cannot be read" in verdict.not_checked
+    assert verdict.not_checked == ("rows and values, since there are files that cannot be read",)
 
 
 def test_a_deleted_data_file_is_found(stream: Stream) -> None:
@@ -377,6 +377,73 @@ def test_a_data_file_with_other_rows_than_its_manifest_says_is_found(stream: Str
     content = file.read_bytes()
     verdict = stream.verify()
     assert any(str(file) in problem and "its manifest says" in problem for problem in verdict.problems), len(content)
+
+
+def test_a_damaged_page_is_found_where_values_are_compared(stream: Stream) -> None:
+    file = stream.files()[0]
+    content = bytearray(file.read_bytes())
+    content[8:300] = bytes(292)
+    file.write_bytes(content)
+    verdict = stream.verify()
+    assert "broken" not in dict(verdict.lines)["files"]
+    assert any("cannot be read" in problem for problem in verdict.problems)
+
+
+def test_a_manifest_that_is_gone_is_found(stream: Stream) -> None:
+    table = stream.table()
+    manifest = table.metadata.snapshots[-1].manifests(table.io)[0].manifest_path
+    Path(manifest.removeprefix("file://")).unlink()
+    verdict = stream.verify()
+    assert any("a manifest is gone" in problem for problem in verdict.problems)
+
+
+def test_a_table_that_was_rolled_back_holds_what_the_stream_said_up_to_there(stream: Stream) -> None:
+    assembly = stream.assembly()
+    target = assembly.target(assembly.config.tables[0], "shop.orders")
+    target.roll_back(target.plan_rollback(stream.table().metadata.snapshots[1].snapshot_id), "undo")
+    verdict = stream.verify()
+    assert passes(verdict)
+    assert found(verdict)["compared"] == 60
+    stream.run()
+    verdict = stream.verify()
+    assert passes(verdict)
+    assert found(verdict)["compared"] == 100
+
+
+def test_a_rollback_by_another_program_is_understood(stream: Stream) -> None:
+    table = stream.table()
+    table.manage_snapshots().rollback_to_snapshot(table.metadata.snapshots[0].snapshot_id).commit()
+    verdict = stream.verify()
+    assert passes(verdict)
+    assert found(verdict)["compared"] == 30
+
+
+def test_rows_of_another_pipeline_in_the_same_table_are_counted_and_not_compared(
+    stream: Stream, tmp_path: Path, broker: EmbeddedBroker
+) -> None:
+    broker.create("returns", 1)
+    other = Stream(tmp_path, broker, topics=["returns"])
+    other.config["name"] = "returns"
+    produce(producer_of(broker.bootstrap_servers), "returns", [message(n) for n in range(1000, 1007)])
+    other.run()
+    verdict = stream.verify()
+    assert passes(verdict)
+    assert dict(verdict.lines)["pipelines"] == "2 appends, +7 rows"
+    assert verdict.not_checked == ("7 rows of other pipelines",)
+    verdict = other.verify()
+    assert passes(verdict)
+    assert found(verdict) == {"compared": 7, "missing": 0, "extra": 0, "changed": 0}
+    assert verdict.not_checked == ("100 rows of other pipelines",)
+
+
+def test_a_field_that_the_table_does_not_have_is_told(stream: Stream) -> None:
+    verdict = stream.verify(decode={"json": {"fields": {**FIELDS, "more": "string"}}})
+    assert verdict.problems == ("the records have a field that the table does not have: more",)
+
+
+def test_a_column_whose_values_would_change_in_the_table_is_told(stream: Stream) -> None:
+    verdict = stream.verify(decode={"json": {"fields": {**FIELDS, "id": "double"}}})
+    assert verdict.problems == ("column id: the records hold DOUBLE, the table stores BIGINT",)
 
 
 def test_of_many_files_a_sample_is_opened(stream: Stream) -> None:

@@ -47,10 +47,9 @@ class Stretch:
 
 
 class KafkaReader:
-    """One consumer without a group; read_committed. ``native``: take messages the fast way where that is possible.
+    """One consumer that joins no group, read_committed; a context, entered when the brokers answer.
 
-    Raises (on entering):
-        UnreachableError: no broker answers. PermissionDeniedError: one refuses us.
+    Entering raises UnreachableError where none does, PermissionDeniedError where one refuses us.
     """
 
     def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
@@ -60,7 +59,7 @@ class KafkaReader:
     def __enter__(self) -> Self:
         self._properties = properties_of(self._settings, CLIENT_ID)
         self._trouble = Trouble(self._settings.bootstrap_servers)
-        self._consumer = consumer_of({**self._properties, "error_cb": self._trouble.heard})
+        self._consumer = consumer_of({**self._properties, "error_cb": self._trouble.heard, "log_level": 0})
         self._catalogue = Catalogue(self._consumer, self._properties)
         try:
             connect(self._consumer, self._trouble, self._clock)
@@ -86,7 +85,8 @@ class KafkaReader:
         """Whether records of each topic may vanish below newer ones of the same key; None where nobody says."""
         asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
         keep = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.")
-        admin = AdminClient({key: value for key, value in self._properties.items() if key.startswith(keep)})
+        kept = {key: value for key, value in self._properties.items() if key.startswith(keep)}
+        admin = AdminClient({**kept, "log_level": 0})
         told: dict[str, bool | None] = {}
         for resource, answer in admin.describe_configs(asked, request_timeout=REQUEST_S).items():
             try:

@@ -40,40 +40,40 @@ def verify(target: IcebergTarget, engine: Engine, source: SourceAudit | None = N
 
     A server that is away ends the audit of that part; the verdict says so (`Verdict.unreachable`).
 
-    Raises:
-        UnreachableError: catalog or store do not answer, so that nothing is known of the table.
+    An ``engine`` is good for one table.
     """
     findings = Findings(target.name)
     try:
         inspection = inspect(target)
+        if inspection is None:
+            findings.problems.append("the table does not exist")
+        elif inspection.entry is None:
+            findings.problems.append("no commit of this pipeline is in the table")
+        else:
+            seen = Seen(inspection, inspection.entry, sort_out(inspection), engine)
+            _audit(target, seen, source, findings)
     except OperatorError as error:
         findings.problems.append(error.what)
-        return findings.verdict()
-    if inspection is None:
-        findings.problems.append("the table does not exist")
-        return findings.verdict()
-    if inspection.entry is None:
-        findings.problems.append("no commit of this pipeline is in the table")
-        return findings.verdict()
-    seen = Seen(inspection, inspection.entry, sort_out(inspection), engine)
-    audit_ledger(inspection, seen.entry, seen.commits, findings)
-    audit_others(seen.commits, findings)
-    try:
-        readable = _files(inspection, findings)
-        engine.add(inspection.table)
-        if readable:
-            _rows(seen, findings)
-        if source is None:
-            findings.not_checked.append("the values against the source (--against-source)")
-        elif readable:
-            source.compare(target, seen, findings)
-        else:
-            findings.not_checked.append("the values against the source, since files cannot be read")
     except LakewardError as error:
         if error.directive is not Directive.RETRY and not isinstance(error, PermissionDeniedError):
             raise
         findings.unreachable.append(error.what)
     return findings.verdict()
+
+
+def _audit(target: IcebergTarget, seen: Seen, source: SourceAudit | None, findings: Findings) -> None:
+    """Each part in its order; what a part raises ends the audit."""
+    audit_ledger(seen.inspection, seen.entry, seen.commits, findings)
+    audit_others(seen.commits, findings)
+    if not _files(seen.inspection, findings):
+        findings.not_checked.append("rows and values, since there are files that cannot be read")
+        return
+    seen.engine.add(seen.inspection.table)
+    _rows(seen, findings)
+    if source is None:
+        findings.not_checked.append("the values against the source (--against-source)")
+    else:
+        source.compare(target, seen, findings)
 
 
 def _files(inspection: Inspection, findings: Findings) -> bool:

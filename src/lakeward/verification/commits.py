@@ -156,4 +156,4 @@ def _told(operation: str, engine: str, commits: Sequence[Commit], *, named: bool
     else:
         change = f"{figures['added'] - figures['removed']:+,} rows"
     who = f" ({engine})" if named else ""
-    return f"{len(commits):,} {operation}{who}, {change}"
+    return f"{plural(len(commits), operation)}{who}, {change}"

@@ -21,7 +21,7 @@ from lakeward.config.tables import Table
 from lakeward.decoding.json_fields import declared, of_schema
 from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of
 from lakeward.decoding.registry import RegistryClient
-from lakeward.errors import ConfigurationError
+from lakeward.errors import ConfigurationError, StorageError
 from lakeward.metadata_columns import HEADER_PREFIX, type_of, with_metadata
 from lakeward.positions import Span
 from lakeward.records import Decoded, RawBatch
@@ -101,8 +101,13 @@ class SourceComparison:
             except NotComparableError as error:
                 findings.problems.append(str(error))
                 return
+            except (duckdb.HTTPException, duckdb.OutOfMemoryException) as error:
+                raise StorageError(
+                    f"the comparison with the source came to no end: {explained(error)}",
+                    f"Check the object store, and the room in {folder} (TMPDIR).",
+                ) from error
             except duckdb.Error as error:
-                findings.problems.append(f"the comparison failed: {explained(error)}")
+                findings.problems.append(f"the data files cannot be read: {explained(error)}")
                 return
             coverage.settle(tally.records, seen, reader, findings)
             report(Compared(held, difference, tally, coverage, key is not None), seen, findings)

@@ -14,7 +14,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.table import Table
 
-from lakeward.errors import StorageError
+from lakeward.errors import LakewardError, StorageError
 from lakeward.ledger import KEY_PREFIX, LedgerEntry
 from lakeward.sinks.iceberg.archive import read_all
 from lakeward.sinks.iceberg.failures import explained, translated
@@ -121,8 +121,13 @@ def examine_files(table: Table, chance: random.Random, most: int = MOST_FILES) -
     Raises:
         UnreachableError, PermissionDeniedError: the store does not serve us.
     """
-    with translated("reading the manifests", table.location()):
-        files = list(_live(table))
+    try:
+        with translated("reading the manifests", table.location()):
+            files = list(_live(table))
+    except LakewardError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return FilesFound(0, 0, 0, [f"a manifest is gone: {error.what}"])
     chosen = files if len(files) <= most else chance.sample(files, most)
     with ThreadPoolExecutor(READERS, "examining") as pool:
         told = list(pool.map(partial(_examine, table.io), chosen))
