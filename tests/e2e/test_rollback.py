@@ -172,6 +172,7 @@ def test_a_seek_is_shown_first_and_recorded_and_the_pipeline_continues_there(mar
     site.catch_up()
     assert market.exact()
     assert site.breaks(TABLE) == []
+    site.verified()
     newest = next(commit for commit in market.history()["commits"] if commit["by"]["kind"] == "seek")
     assert {(m["topic"], m["partition"]): (m["from"], m["to"]) for m in newest["positions"]} == moves
     again = site.run("seek", TABLE, "--to", "latest", "--yes")
@@ -191,6 +192,7 @@ def test_a_seek_back_under_a_running_pipeline_is_read_again_from_there(market: M
     assert again.code == 0, again.err
     running.until_committed(300)
     assert site.breaks(TABLE) == []
+    site.verified()
 
 
 @pytest.mark.parametrize(
