@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from lakeward.errors import LedgerError
@@ -233,21 +234,35 @@ class Standing(StrEnum):
     REFUSED = "refused"
 
     @staticmethod
-    def of(claim: Claim, entry: LedgerEntry | None, accepted: Sequence[Loss] = ()) -> Standing:
+    def of(
+        claim: Claim,
+        entry: LedgerEntry | None,
+        accepted: Sequence[Loss] = (),
+        sources: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> Standing:
         """Equal everywhere: extends. Everything already in: covered. Anything else: refused.
 
-        A partition that the entry does not know is extended from wherever the claim starts (PROTOCOL S2: the starts
+        The same offsets of a topic with another id in ``sources`` than the entry's are other records: refused. A
+        partition that the entry does not know is extended from wherever the claim starts (PROTOCOL S2: the starts
         were committed, or this commit is the first). A loss in ``accepted`` bridges the gap between the recorded
         position and the claim.
         """
         known = entry.positions if entry else {}
         recorded = entry.accepted if entry else ()
         pending = {loss.partition: loss for loss in accepted if loss not in recorded}
+        if entry is not None and any(p not in pending and not _same(p.topic, sources, entry) for p in claim):
+            return Standing.REFUSED
         if all(_extends(known.get(p), span, pending.get(p)) for p, span in claim.items()):
             return Standing.EXTENDS
         if all(p in known and p not in pending and known[p].next >= span.end for p, span in claim.items()):
             return Standing.COVERED
         return Standing.REFUSED
+
+
+def _same(topic: str, sources: Mapping[str, str | None], entry: LedgerEntry) -> bool:
+    """Whether ``topic`` may be what ``entry`` was fed from: brokers do not always tell an id."""
+    told, known = sources.get(topic), entry.sources.get(topic)
+    return told is None or known is None or told == known
 
 
 def _extends(at: Position | None, span: Span, loss: Loss | None) -> bool:

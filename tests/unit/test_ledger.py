@@ -143,6 +143,14 @@ def test_c2c_a_loss_of_the_same_offsets_after_a_later_entry_is_another_one() -> 
     assert breaks(full_again, after) == []
 
 
+def test_c2c_the_same_offsets_of_a_topic_that_was_created_again_are_other_records() -> None:
+    for claim in ({P0: Span(10, 12)}, {P0: Span(4, 10)}):
+        assert Standing.of(claim, FULL, (), {"orders": "id-2"}) is Standing.REFUSED
+    assert Standing.of({P0: Span(10, 12)}, FULL, (), {"orders": "id-1"}) is Standing.EXTENDS
+    assert Standing.of({P0: Span(10, 12)}, FULL, (), {"orders": None}) is Standing.EXTENDS
+    assert Standing.of({P0: Span(0, 2)}, FULL, [Loss(P0, 10, 0, 7)], {"orders": "id-2"}) is Standing.EXTENDS
+
+
 def test_s3_a_witness_is_kept_until_another_takes_its_place_or_its_log_is_given_up() -> None:
     witness = Witness(9, 1_700, 12345)
     moved = next_entry(FULL, table="uuid", batch=batch({P0: Span(10, 12)}))

@@ -203,7 +203,8 @@ class MemoryTarget:
             self.faults.popleft()(staged)
         with self.table.lock:
             before, table = self.table.entry, self.table
-            standing = Standing.of(staged.batch.claim, before, staged.batch.accepted)
+            batch = staged.batch
+            standing = Standing.of(batch.claim, before, batch.accepted, batch.sources)
             if standing != Standing.EXTENDS:
                 return Refused(before, standing == Standing.COVERED, "positions differ")
             held = len(table.rows)

@@ -157,7 +157,7 @@ class Commit:
         if entry is None:
             others = {name: found.entry for name, found in seen.items() if found.entry is not None}
             refuse_other_owner(others, batch, self.desk.pipeline)
-        standing = Standing.of(batch.claim, entry, batch.accepted)
+        standing = Standing.of(batch.claim, entry, batch.accepted, batch.sources)
         if standing is Standing.EXTENDS:
             return None
         covered = standing is Standing.COVERED
