@@ -13,6 +13,9 @@ from lakeward.positions import Partition
 from lakeward.sinks.iceberg.history import Record
 from lakeward.sinks.iceberg.rollback import UNDOES
 
+Entries = Mapping[str, LedgerEntry]
+"""Each pipeline's entry, by name."""
+
 _APPS = ("app-id", "spark.app.id")
 
 
@@ -45,23 +48,26 @@ class Deed:
 
 
 def deeds(records: Sequence[Record], pipeline: str) -> list[Deed]:
-    """Say of each commit who made it and what it moved; ``records`` as `history` returns them."""
-    by_id = {record.snapshot_id: record for record in records}
-    return [_deed(record, by_id, pipeline) for record in records]
+    """Say of each commit who made it and what it moved; ``records`` as `history` returns them, oldest first."""
+    stands: dict[int | None, Entries] = {}
+    done = []
+    for record in records:
+        own = _entries(record)
+        before = stands.get(record.parent_id, {})
+        stands[record.snapshot_id] = {**before, **own}  # a foreign commit carries none: what was said still stands
+        undone = record.summary.get(UNDOES)
+        if undone is None:
+            done.append(_deed(record, before, own))
+        else:
+            moves = _difference(stands.get(int(undone), {}).get(pipeline), own.get(pipeline))
+            done.append(Deed(record, Kind.ROLLBACK, None, moves))
+    return done
 
 
-def _deed(record: Record, by_id: Mapping[int, Record], pipeline: str) -> Deed:
-    entries = _entries(record)
-    undone = record.summary.get(UNDOES)
-    if undone is not None:
-        head = by_id.get(int(undone))
-        before = _entries(head).get(pipeline) if head is not None else None
-        own = entries.get(pipeline)
-        return Deed(record, Kind.ROLLBACK, None, _difference(before, own) if own is not None else ())
-    parent = by_id.get(record.parent_id) if record.parent_id is not None else None
-    known = _entries(parent) if parent is not None else {}
-    for name, entry in entries.items():
-        held = known.get(name)
+def _deed(record: Record, before: Entries, own: Entries) -> Deed:
+    # The author's entry has a claim, or at least is new; those of the others are carried along (PROTOCOL I5).
+    for name, entry in sorted(own.items(), key=lambda item: not item[1].claim):
+        held = before.get(name)
         if entry.claim or held is None or held.commit != entry.commit:
             return Deed(record, _kind(held, entry), name, _claimed(held, entry))
     engine = " ".join(filter(None, (record.summary.get("engine-name"), record.summary.get("engine-version"))))
@@ -88,13 +94,15 @@ def _claimed(before: LedgerEntry | None, after: LedgerEntry) -> tuple[Move, ...]
     return tuple(moves)
 
 
-def _difference(before: LedgerEntry | None, after: LedgerEntry) -> tuple[Move, ...]:
+def _difference(before: LedgerEntry | None, after: LedgerEntry | None) -> tuple[Move, ...]:
+    if after is None:
+        return ()
     known = before.positions if before is not None else {}
     moves = ((p, known[p].next if p in known else None, at.next) for p, at in sorted(after.positions.items()))
     return tuple(Move(*move) for move in moves if move[1] != move[2])
 
 
-def _entries(record: Record) -> dict[str, LedgerEntry]:
+def _entries(record: Record) -> Entries:
     """Every pipeline's entry in a commit; what cannot be read is left out: here it is only told about."""
     found: dict[str, LedgerEntry] = {}
     for key, text in record.summary.items():
