@@ -21,7 +21,18 @@ MOST_LINES_OF_TESTS = 900
 """A suite may list the cases of one rule after the other."""
 
 VOCABULARY = {"errors", "clock", "positions", "records", "ledger", "outcomes", "layout", "stages"}
-LEAVES = {"joining", "lanes", "starts", "batching", "routing", "retrying", "metadata_columns", "pipeline"}
+LEAVES = {
+    "joining",
+    "lanes",
+    "starts",
+    "batching",
+    "routing",
+    "retrying",
+    "metadata_columns",
+    "pipeline",
+    "seeking",
+    "watching",
+}
 STAGES = {"sources", "decoding", "sinks"}
 READERS = {"engine", "verification"}
 TOP = {"assembly", "table", "cli", "demo", "testing", "__init__", "__main__"}
