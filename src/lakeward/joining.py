@@ -47,7 +47,6 @@ class Joining:
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
         self.begun: set[Partition] = set()
-        self.identities: dict[str, str | None] = {}
 
     def look(self, topics: Iterable[str]) -> None:
         """Load the tables of ``topics`` once, so that a server that is away is an error at the start, not later."""
@@ -136,11 +135,16 @@ class Joining:
         lane.entry, lane.exists = found.entry, found.exists
         topics = {p.topic for p in missing}
         bounds = {p: b for p, b in self._source.partitions(topics).items() if p in missing}
-        self.identities.update(self._source.identities(topics))
+        identities = self._source.identities(topics)
         adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None
         entry = adopted or found.entry
         late = frozenset(topic for topic in topics if self._is_late(topic, entry))
-        starts = resolve(entry, Holdings(bounds, self.identities, late), self._policy, self._source)
+        starts = resolve(entry, Holdings(bounds, identities, late), self._policy, self._source)
+        if any(loss.partition in lane.next for loss in starts.losses):
+            # The topic was created again while we read it: what is held is of the one before.
+            self.rewind(lane, found.entry)
+            return
+        lane.sources.update(identities)
         if adopted is not None and self._adopt is not None:
             lane.filling.adopt(self._adopt)
             starts = replace(starts, first=frozenset(starts.positions))

@@ -52,6 +52,8 @@ class Lane:
         self.topics: set[str] = set()
         self.next: dict[Partition, Position] = {}
         """Counts what is filling and committing, not only what is committed (PROTOCOL S6)."""
+        self.sources: dict[str, str | None] = {}
+        """The ids of the topics as they were when this table's positions in them were resolved."""
         self.entry: LedgerEntry | None = None
         self.filling = Filling(settings.flush)
         self.committing: tuple[Batch, Future[Outcome]] | None = None
@@ -138,7 +140,7 @@ class Lane:
             at = starts.positions[partition]
             self.filling.move(partition, at.next, at)
         for loss in starts.losses:
-            self.filling.move(loss.partition, loss.end, starts.positions[loss.partition])
+            self.filling.move(loss.partition, loss.end, Position(loss.end))
             self.filling.accept(loss)
         self.next.update(starts.positions)
         if (starts.first or starts.losses or (anchor and starts.positions)) and self.exists:
@@ -168,11 +170,10 @@ class Lane:
         """The filling batch is full and cannot be handed over yet: nothing more is taken (DESIGN, principle 6)."""
         return self.engaged and self.filling.full
 
-    def flush(
-        self, commit_id: str, sources: Mapping[str, str | None], send: Callable[[Batch], Future[Outcome]]
-    ) -> None:
+    def flush(self, commit_id: str, send: Callable[[Batch], Future[Outcome]]) -> None:
         """Hand the filled batch over and open a new one."""
-        batch = self.filling.seal(commit_id, {t: i for t, i in sources.items() if t in self.topics})
+        topics = {partition.topic for partition in self.filling.claim}
+        batch = self.filling.seal(commit_id, {t: i for t, i in self.sources.items() if t in topics})
         self.filling = Filling(self.settings.flush)
         self.committing = (batch, send(batch))
 

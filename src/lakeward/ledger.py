@@ -242,15 +242,15 @@ class Standing(StrEnum):
     ) -> Standing:
         """Equal everywhere: extends. Everything already in: covered. Anything else: refused.
 
-        The same offsets of a topic with another id in ``sources`` than the entry's are other records: refused. A
-        partition that the entry does not know is extended from wherever the claim starts (PROTOCOL S2: the starts
-        were committed, or this commit is the first). A loss in ``accepted`` bridges the gap between the recorded
-        position and the claim.
+        A topic with another id in ``sources`` than the entry's is another topic: refused, unless all positions that
+        the entry has in it are given up. A partition that the entry does not know is extended from wherever the claim
+        starts (PROTOCOL S2: the starts were committed, or this commit is the first). A loss in ``accepted`` bridges
+        the gap between the recorded position and the claim.
         """
         known = entry.positions if entry else {}
         recorded = entry.accepted if entry else ()
         pending = {loss.partition: loss for loss in accepted if loss not in recorded}
-        if entry is not None and any(p not in pending and not _same(p.topic, sources, entry) for p in claim):
+        if entry is not None and any(p not in pending and not _same(p.topic, sources, entry) for p in known):
             return Standing.REFUSED
         if all(_extends(known.get(p), span, pending.get(p)) for p, span in claim.items()):
             return Standing.EXTENDS

@@ -151,6 +151,8 @@ class Pipeline:
         for lane, entry in self._watching.turn(self.lanes):
             self._rewind(lane, entry)
         self._held -= self._joining.join()  # 2, and what begins is not paused any more
+        if self._joining.waiting:
+            self._discard_ended_runs()
         self._flush()  # 3
         self._hold()  # 4
         polled = self._source.poll(self._poll_timeout())  # 5
@@ -233,7 +235,7 @@ class Pipeline:
 
     def _send(self, lane: Lane) -> None:
         commit_id = f"{self._chance.getrandbits(128):032x}"
-        lane.flush(commit_id, self._joining.identities, lambda batch: self._executor.submit(self._deliver, lane, batch))
+        lane.flush(commit_id, lambda batch: self._executor.submit(self._deliver, lane, batch))
 
     def _deliver(self, lane: Lane, batch: Batch) -> Outcome:
         """On a committing thread: stage, commit, and keep house."""

@@ -49,7 +49,9 @@ def shifts(entry: LedgerEntry, to: Mapping[Partition, int], holdings: Holdings) 
         if known is None or known.next != offset or _anew(partition.topic, entry, holdings):
             found.append(Shift(partition, known.next if known is not None else None, offset))
     _require_whole_topics(found, entry, holdings)
-    return found
+    anew = {shift.partition.topic for shift in found if _anew(shift.partition.topic, entry, holdings)}
+    gone = [p for p in sorted(entry.positions) if p.topic in anew and p not in holdings.bounds]
+    return found + [Shift(p, entry.positions[p].next, 0) for p in gone]
 
 
 def seek(entry: LedgerEntry, moved: list[Shift], holdings: Holdings, commit_id: str) -> Batch:
@@ -59,7 +61,7 @@ def seek(entry: LedgerEntry, moved: list[Shift], holdings: Holdings, commit_id: 
     for shift in moved:
         # A new partition of a topic would begin at its beginning (PROTOCOL S2).
         start = shift.start if shift.start is not None else holdings.bounds[shift.partition].low
-        if start != shift.end:
+        if start != shift.end or _anew(shift.partition.topic, entry, holdings):
             losses.append(Loss(shift.partition, start, shift.end, entry.number))
     return Batch(
         id=commit_id,

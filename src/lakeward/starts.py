@@ -44,7 +44,10 @@ class Clockwork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """``positions``: where to continue. ``first``: partitions that the table did not know. ``losses``: given up."""
+    """``positions``: where to continue. ``first``: partitions that the table did not know. ``losses``: given up.
+
+    Losses may name partitions of a topic that was created again beyond those in ``positions``.
+    """
 
     positions: Mapping[Partition, Position]
     first: frozenset[Partition]
@@ -82,25 +85,24 @@ def resolve(entry: LedgerEntry | None, holdings: Holdings, policy: StartPolicy, 
         positions.update({p: Position(holdings.bounds[p].end) for p in first_topics})
     elif isinstance(policy.start, int) and first_topics:
         positions.update({p: Position(o) for p, o in source.offsets_at(first_topics, policy.start).items()})
-    for partition, bounds in holdings.bounds.items():
-        if partition in known:
-            at = known[partition]
-            why = unusable(partition, at, bounds, entry, holdings.identities)
-            if why is None:
-                positions[partition] = at
-                continue
-            if policy.on_lost is Lost.STOP:
-                raise PositionError(*why)
-            new_start = bounds.low if policy.on_lost is Lost.EARLIEST else bounds.end
+    for partition, at in known.items():
+        bounds = holdings.bounds.get(partition)
+        why = unusable(partition, at, bounds, entry, holdings.identities)
+        if why is not None and policy.on_lost is Lost.STOP:
+            raise PositionError(*why)
+        if why is not None:
+            # Of a topic that was created again, also those partitions that are not asked for: one id, one topic.
+            new_start = 0 if bounds is None else bounds.low if policy.on_lost is Lost.EARLIEST else bounds.end
             losses.append(Loss(partition, at.next, new_start, entry.number if entry else 0))
-            positions[partition] = Position(new_start)
+        if bounds is not None:
+            positions[partition] = at if why is None else Position(losses[-1].end)
     return Starts(positions, frozenset(new), tuple(losses))
 
 
 def unusable(
     partition: Partition,
     at: Position,
-    bounds: Bounds,
+    bounds: Bounds | None,
     entry: LedgerEntry | None,
     identities: Mapping[str, str | None],
 ) -> tuple[str, str] | None:
@@ -118,6 +120,8 @@ def unusable(
             "means something else now"
         )
         return what, choice
+    if bounds is None:
+        return None
     if at.next < bounds.low:
         what = (
             f"{partition} continues at offset {at.next} but the topic now begins at {bounds.low}: "

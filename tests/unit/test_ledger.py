@@ -148,7 +148,10 @@ def test_c2c_the_same_offsets_of_a_topic_that_was_created_again_are_other_record
         assert Standing.of(claim, FULL, (), {"orders": "id-2"}) is Standing.REFUSED
     assert Standing.of({P0: Span(10, 12)}, FULL, (), {"orders": "id-1"}) is Standing.EXTENDS
     assert Standing.of({P0: Span(10, 12)}, FULL, (), {"orders": None}) is Standing.EXTENDS
-    assert Standing.of({P0: Span(0, 2)}, FULL, [Loss(P0, 10, 0, 7)], {"orders": "id-2"}) is Standing.EXTENDS
+    claim, lost = {P0: Span(0, 2), P1: Span(0, 0)}, [Loss(P0, 10, 0, 7), Loss(P1, 5, 0, 7)]
+    assert Standing.of(claim, FULL, lost, {"orders": "id-2"}) is Standing.EXTENDS
+    assert Standing.of(claim, FULL, lost[:1], {"orders": "id-2"}) is Standing.REFUSED
+    assert Standing.of({Partition("orders", 2): Span(0, 3)}, FULL, (), {"orders": "id-2"}) is Standing.REFUSED
 
 
 def test_s3_a_witness_is_kept_until_another_takes_its_place_or_its_log_is_given_up() -> None:
