@@ -61,10 +61,10 @@ def _progress(*, as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=None)
+        bar = bars.add_task("", total=None, visible=False)
 
         def observe(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total or None)
+            bars.update(bar, description=what, completed=done, total=total or None, visible=True)
 
         yield observe
 

@@ -104,6 +104,6 @@ def _rows(seen: Seen, findings: Findings) -> None:
         findings.not_checked.append("the rows against the records: delete files of others do not tell what they remove")
     elif counted != expected:
         findings.problems.append(f"the table holds {counted:,} rows; its commits account for {expected:,}")
-    records = seen.inspection.records
-    if records and records[-1].after.rows != counted and not seen.inspection.has_delete_files:
-        findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {records[-1].after.rows:,}")
+    told = seen.inspection.deeds[-1].record.after.rows if seen.inspection.deeds else counted
+    if told != counted and not seen.inspection.has_delete_files:
+        findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {told:,}")

@@ -109,7 +109,7 @@ class Bench:
         self._db.execute("CREATE TABLE work.spans (t SMALLINT, topic VARCHAR, p INTEGER, a BIGINT, b BIGINT)")
         self._db.execute("CREATE TABLE work.ends (topic VARCHAR, p INTEGER, e BIGINT)")
         for partition, parts in spans.items():
-            for span in parts:
+            for span in _merged(parts):
                 row = [self._topics.index(partition.topic), *partition, *span]
                 self._db.execute("INSERT INTO work.spans VALUES (?, ?, ?, ?, ?)", row)
         self._db.executemany("INSERT INTO work.ends VALUES (?, ?, ?)", [[*p, end] for p, end in ends.items()])
@@ -232,6 +232,17 @@ def _fits(given: DuckDBPyType, wanted: DuckDBPyType) -> bool:
     if given.id == "decimal":
         return bool(inner["scale"] == outer["scale"] and inner["precision"] <= outer["precision"])
     return bool(inner) and all(name in outer and _fits(kind, outer[name]) for name, kind in inner.items())
+
+
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """The same offsets, none twice."""
+    merged: list[Span] = []
+    for span in sorted(spans):
+        if merged and span.start <= merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(span)
+    return merged
 
 
 def explained(error: duckdb.Error) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lakeward.ledger import LedgerEntry
+from lakeward.sinks.iceberg.authorship import Deed
+from lakeward.sinks.iceberg.authorship import Kind as Author
 from lakeward.sinks.iceberg.history import Record, audit
-from lakeward.sinks.iceberg.inspection import Inspection
+from lakeward.sinks.iceberg.inspection import Inspection, deleted_by_files
 from lakeward.verification.verdict import Findings, listed, plural
 
 
 class Kind(StrEnum):
-    """Whose commit it is."""
+    """Whose rows a commit holds."""
 
     STREAM = "stream"
     LIBRARY = "library"
@@ -23,12 +25,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit on the ancestry. ``engine`` is the name that its writer gave itself; ``change`` is in rows."""
+    """A commit on the ancestry. ``change`` is in rows."""
 
-    record: Record
+    deed: Deed
     kind: Kind
-    engine: str | None
     change: int
+
+    @property
+    def record(self) -> Record:
+        """What the table's history says of it."""
+        return self.deed.record
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +60,27 @@ class Commits:
 
 
 def sort_out(inspection: Inspection) -> Commits:
-    """Say of each commit whose it is."""
-    commits: list[Commit] = []
-    before: LedgerEntry | None = None
-    for record in inspection.records:
-        author = inspection.authors[record.snapshot_id]
-        change = record.added.rows - record.removed.rows - author.deletes
-        commits.append(Commit(record, _kind(record, before, others=bool(author.pipelines)), author.engine, change))
-        before = record.entry or before
-    records = inspection.records
-    return Commits(commits, bool(records) and records[0].parent_id is None and records[0].before.rows == 0)
+    """Say of each commit whose rows it holds."""
+    commits = []
+    for deed in inspection.deeds:
+        record = deed.record
+        change = record.added.rows - record.removed.rows - deleted_by_files(record)
+        commits.append(Commit(deed, _kind(deed, inspection.pipeline), change))
+    first = inspection.deeds[0].record if inspection.deeds else None
+    return Commits(commits, first is not None and first.parent_id is None and first.before.rows == 0)
 
 
-def _kind(record: Record, before: LedgerEntry | None, *, others: bool) -> Kind:
-    if record.entry is None:
-        return Kind.PIPELINE if others else Kind.FOREIGN
-    if before is not None and record.entry.commit == before.commit:
-        return Kind.PIPELINE  # it only carried our entry along (PROTOCOL I5)
-    known = before.writers if before is not None else {}
-    appended = any(known.get(handle) != writer for handle, writer in record.entry.writers.items())
-    return Kind.LIBRARY if appended and not record.entry.claim else Kind.STREAM
+def _kind(deed: Deed, pipeline: str) -> Kind:
+    if deed.kind is Author.FOREIGN:
+        return Kind.FOREIGN
+    if deed.kind is Author.LIBRARY:
+        return Kind.LIBRARY
+    return Kind.STREAM if deed.kind is Author.ROLLBACK or deed.name == pipeline else Kind.PIPELINE
 
 
 def audit_ledger(inspection: Inspection, entry: LedgerEntry, commits: Commits, findings: Findings) -> None:
     """Is the ledger contiguous, does each commit hold the rows that it accounts for, what was given up?"""
-    problems = [*audit(inspection.records), *_unaccounted(commits)]
+    problems = [*audit([deed.record for deed in inspection.deeds]), *_unaccounted(commits)]
     findings.problems += problems
     ours = sum(1 for commit in commits.all if commit.record.entry and commit.record.entry.claim)
     parts = [plural(ours, "commit"), "BROKEN" if problems else "contiguous", plural(len(entry.positions), "partition")]
@@ -126,15 +128,15 @@ def audit_others(commits: Commits, findings: Findings) -> None:
         groups: dict[tuple[str, str], list[Commit]] = {}
         for commit in commits.all:
             if commit.kind is kind:
-                groups.setdefault((commit.record.operation, commit.engine or "no name"), []).append(commit)
+                groups.setdefault((commit.record.operation, commit.deed.name or "no name"), []).append(commit)
         if groups:
             figures = {f"{operation} ({engine})": _figures(some) for (operation, engine), some in groups.items()}
-            texts = [_told(*key, some, named=kind is Kind.FOREIGN) for key, some in groups.items()]
+            texts = [_told(*key, some, named=kind in {Kind.FOREIGN, Kind.PIPELINE}) for key, some in groups.items()]
             findings.say(topic, "; ".join(texts), **figures)
     for commit in commits.all:
         if commit.kind is Kind.FOREIGN and commit.record.operation == "replace" and commit.change:
             findings.problems.append(
-                f"snapshot {commit.record.snapshot_id}: a replace by {commit.engine or 'another program'} "
+                f"snapshot {commit.record.snapshot_id}: a replace by {commit.deed.name or 'another program'} "
                 f"changed the table by {commit.change:+,} rows; it should only rewrite them"
             )
 

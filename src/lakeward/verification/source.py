@@ -142,7 +142,10 @@ class SourceComparison:
         return avro_reference(RegistryClient(registry.url, auth, self._clock, session))
 
     def _read(self, reader: KafkaReader, coverage: Coverage, way: Way, bench: Bench, tally: Tally) -> None:
-        whole = {p: Span(spans[0].start, spans[-1].end) for p, spans in coverage.spans.items()}
+        whole = {
+            p: Span(min(span.start for span in spans), max(span.end for span in spans))
+            for p, spans in coverage.spans.items()
+        }
         for fetched in reader.read(whole, native=way.native):
             raw = coverage.inside(fetched)
             decoded = way.decoder.decode(raw)

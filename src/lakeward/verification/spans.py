@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lakeward.ledger import LedgerEntry
 from lakeward.positions import Bounds, Partition, Span
 from lakeward.records import RawBatch
+from lakeward.sinks.iceberg.authorship import Kind
 from lakeward.sources.kafka_reader import KafkaReader
 from lakeward.verification.audit import Seen
 from lakeward.verification.commits import Commits
@@ -17,7 +19,7 @@ from lakeward.verification.verdict import Findings
 
 @dataclass(slots=True)
 class Coverage:
-    """What is read again: ``spans`` by partition, in order, none empty.
+    """What is read again: ``spans`` by partition, none empty; where two overlap, the table holds the records twice.
 
     ``gone`` says why the table may hold rows whose records cannot be read any more; empty where it may not.
     ``anew``: the table's first position is not known, so that Kafka may hold records that were never taken.
@@ -34,16 +36,17 @@ class Coverage:
         return sum(span.end - span.start for spans in self.spans.values() for span in spans)
 
     def inside(self, raw: RawBatch) -> RawBatch:
-        """The messages of ``raw`` that were taken: not those in a loss that was accepted (PROTOCOL S3)."""
+        """The messages of ``raw`` that were taken, each as often as it was: not those in a loss that was accepted."""
         broken = {p: spans for p, spans in self.spans.items() if p.topic == raw.topic and len(spans) > 1}
-        keep = np.ones(len(raw), np.bool_)
+        if not broken:
+            return raw
+        times = np.ones(len(raw), np.int64)
         for partition, spans in broken.items():
             mine = raw.partition == partition.number
-            taken = np.zeros(len(raw), np.bool_)
+            times[mine] = 0
             for span in spans:
-                taken |= (raw.offset >= span.start) & (raw.offset < span.end)
-            keep &= ~mine | taken
-        return raw if keep.all() else raw.select(np.flatnonzero(keep))
+                times += mine & (raw.offset >= span.start) & (raw.offset < span.end)
+        return raw.select(np.repeat(np.arange(len(raw)), times))
 
     def settle(self, records: int, seen: Seen, reader: KafkaReader, findings: Findings) -> None:
         """Compare how many ``records`` were read with how many the ledger accounts for."""
@@ -65,22 +68,38 @@ class Coverage:
             self.gone.append("compacted away in Kafka")
 
 
-def taken(commits: Commits) -> tuple[dict[Partition, list[Span]], set[Partition]]:
-    """The offsets that the claims on the ancestry took, and the partitions whose log began again below (S3)."""
+def taken(commits: Commits) -> tuple[dict[Partition, list[Span]], bool]:
+    """The offsets that the claims on the ancestry took, in their order; and whether there were others before (S3).
+
+    Spans overlap where an operator has moved a position back: those records are in the table more than once. What was
+    taken of a topic that was created again since is not among them.
+    """
     found: dict[Partition, list[Span]] = {}
-    again: set[Partition] = set()
+    before: LedgerEntry | None = None
+    others = False
     for commit in commits.all:
         entry = commit.record.entry
-        for partition, span in (entry.claim if entry is not None else {}).items():
+        if entry is None:
+            continue
+        for topic in _created_again(before, entry):
+            others = True
+            found = {partition: spans for partition, spans in found.items() if partition.topic != topic}
+        for partition, span in entry.claim.items():
             spans = found.setdefault(partition, [])
-            if spans and span.start < spans[-1].end:
-                again.add(partition)
+            if spans and span.start < spans[-1].end and commit.deed.kind is not Kind.SEEK:
+                others = True  # the log was cut: what was taken from there on has been replaced
                 spans.clear()
             if spans and span.start == spans[-1].end:
                 spans[-1] = Span(spans[-1].start, span.end)
             else:
                 spans.append(span)
-    return found, again
+        before = entry
+    return found, others
+
+
+def _created_again(before: LedgerEntry | None, after: LedgerEntry) -> list[str]:
+    known = before.sources if before is not None else {}
+    return [topic for topic, now in after.sources.items() if now and known.get(topic) not in {None, now}]
 
 
 def covered(seen: Seen, topics: Collection[str], reader: KafkaReader, findings: Findings) -> Coverage:
@@ -89,10 +108,10 @@ def covered(seen: Seen, topics: Collection[str], reader: KafkaReader, findings: 
     Raises:
         UnreachableError: the brokers do not say what they hold.
     """
-    found, again = taken(seen.commits)
+    found, others = taken(seen.commits)
     bounds = reader.partitions(topics)
     coverage = Coverage({}, anew=not seen.commits.complete)
-    if again or coverage.anew or any(p.topic not in topics for p in found):
+    if others or coverage.anew or any(p.topic not in topics for p in found):
         coverage.gone.append("no longer known to be in Kafka")
     other = _recreated(seen, topics, reader)
     for topic in sorted(other):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +15,8 @@ from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 from lakeward.errors import LakewardError, StorageError
-from lakeward.ledger import KEY_PREFIX, LedgerEntry
-from lakeward.sinks.iceberg.archive import read_all
+from lakeward.ledger import LedgerEntry
+from lakeward.sinks.iceberg.authorship import Deed, deeds
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.sinks.iceberg.find import find, head_of
 from lakeward.sinks.iceberg.handle import recorded_parent
@@ -28,34 +28,33 @@ READERS = 16
 MOST_FILES = 2_000
 """More live files than this are sampled: the look at one costs two requests to the store."""
 
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who made a commit, as its summary tells: the engine's name, and the pipelines whose entries it carries.
-
-    ``deletes``: how many rows its delete files are said to add to the deleted ones.
-    """
-
-    engine: str | None
-    pipelines: frozenset[str]
-    deletes: int
+_DELETE_FILES = ("total-delete-files", "added-delete-files")
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A table, loaded once. ``records`` are its commits on the ancestry, oldest first; ``authors`` by snapshot id."""
+    """A table, loaded once. ``deeds`` are the commits on its ancestry, oldest first; ``pipeline`` is who asks."""
 
     table: Table
+    pipeline: str
     entry: LedgerEntry | None
-    records: Sequence[Record]
-    authors: Mapping[int, Author]
+    deeds: Sequence[Deed]
 
     @property
     def has_delete_files(self) -> bool:
         """Whether rows are deleted by delete files, so that totals do not tell how many rows there are."""
-        head = head_of(self.table.metadata)
-        summary = head.summary.additional_properties if head is not None and head.summary is not None else {}
-        return int(summary.get("total-delete-files", 0)) > 0 or any(author.deletes for author in self.authors.values())
+        return bool(self.deeds) and any(
+            int(deed.record.summary.get(key, 0)) for deed in self.deeds for key in _DELETE_FILES
+        )
+
+
+def deleted_by_files(record: Record) -> int:
+    """How many rows the delete files of a commit are said to add to the deleted ones."""
+    return sum(
+        sign * int(record.summary.get(f"{what}-{kind}-deletes", 0))
+        for sign, what in ((1, "added"), (-1, "removed"))
+        for kind in ("position", "equality")
+    )
 
 
 def inspect(target: IcebergTarget) -> Inspection | None:
@@ -67,31 +66,11 @@ def inspect(target: IcebergTarget) -> Inspection | None:
     table = target.load()
     if table is None:
         return None
+    pipeline = target.settings.pipeline
     with translated(f"reading the history of {target.name}", table.location()):
-        records = [record for record in history(table, target.settings.pipeline) if record.on_ancestry]
-        found = find(table.metadata, target.settings.pipeline, partial(recorded_parent, table))
-        return Inspection(table, found.entry, records, dict(_authors(table)))
-
-
-def _authors(table: Table) -> Iterator[tuple[int, Author]]:
-    for archived in read_all(table.io, table.metadata):
-        yield archived.snapshot_id, _author(archived.summary)
-    for snapshot in table.metadata.snapshots:
-        yield (
-            snapshot.snapshot_id,
-            _author(snapshot.summary.additional_properties if snapshot.summary is not None else {}),
-        )
-
-
-def _author(summary: Mapping[str, str]) -> Author:
-    version = summary.get("engine-version", "")
-    engine = f"{summary.get('engine-name', '')} {version}".strip() or None
-    added, removed = (
-        sum(int(summary.get(f"{what}-{kind}-deletes", 0)) for kind in ("position", "equality"))
-        for what in ("added", "removed")
-    )
-    pipelines = {key.removeprefix(KEY_PREFIX) for key in summary if key.startswith(KEY_PREFIX)}
-    return Author(engine, frozenset(pipelines), added - removed)
+        found = find(table.metadata, pipeline, partial(recorded_parent, table))
+        done = [deed for deed in deeds(history(table, pipeline), pipeline) if deed.record.on_ancestry]
+    return Inspection(table, pipeline, found.entry, done)
 
 
 @dataclass(frozen=True, slots=True)
