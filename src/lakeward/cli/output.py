@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _JSON = "lakeward.json"
 _WIDE = 1000
+_FOLDED = 32
+"""A cell this wide or less is never folded."""
 
 
 def _remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's signature
@@ -66,19 +68,26 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, thous
     """Write rows under headings to standard output.
 
     Numbers stand to the right, with ``thousands`` between groups of three digits ("" leaves them as they are); None is
-    empty. Off a terminal nothing is wrapped or cut.
+    empty. On a terminal that is wide enough for the rest, long texts are folded.
     """
     from rich.console import Console  # noqa: PLC0415 - commands with --json do without
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    cells = [[Text.from_ansi(_cell(value, thousands)) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    least = 0
     for index, heading in enumerate(headings):
-        numbers = any(_is_number(row[index]) for row in rows)
-        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text.from_ansi(_cell(value, thousands)) for value in row))
-    console = Console(width=None if sys.stdout.isatty() else _WIDE)
+        number = any(_is_number(row[index]) for row in rows)
+        width = max([len(heading), *(row[index].cell_len for row in cells)])
+        least += min(width, _FOLDED) + 2
+        side: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(heading, justify=side, overflow="fold", min_width=min(width, _FOLDED))
+    for row in cells:
+        table.add_row(*row)
+    # Numbers in pieces are worse than lines that the terminal wraps.
+    folds = sys.stdout.isatty() and least <= Console().width
+    console = Console(width=None if folds else _WIDE)
     with console.capture() as capture:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -156,10 +156,14 @@ def _last_word(name: str, progress: Progress, *, as_json: bool) -> None:
         return
     for table in progress.tables:
         what = (
-            f"{table.written:,} rows in {table.commits:,} commits, {table.rows:,} in the table"
+            f"{_count(table.written, 'row')} in {_count(table.commits, 'commit')}, {table.rows:,} in the table"
             if table.commits
             else "nothing to write"
         )
         click.echo(f"{table.table}: {what}")
     if not progress.tables:
         click.echo(f"{name}: nothing to write")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -55,7 +55,9 @@ class Screen:
     def happened(self, seconds: float, what: str, detail: str) -> None:
         """Print a line above the bars."""
         colour = "bold red" if what.startswith("kill") else "bold"
-        self._console.print(Text.assemble((f"{seconds:5.1f} s  ", "dim"), (f"{what:<16}  ", colour), detail))
+        self._console.print(
+            Text.assemble((f"{seconds:5.1f} s  ", "dim"), (f"{what:<16}  ", colour), detail), soft_wrap=True
+        )
 
     def progressed(self, sent: int, written: int, total: int) -> None:
         """Move the bars."""
