@@ -58,5 +58,5 @@ def test_without_a_table_it_is_named_after_the_topic(
         cwd=tmp_path,
     )
     assert ended.code == 0, ended.err[-3000:]
-    assert "streams.web_clicks: 10 rows in 1 commits, 10 in the table" in ended.out
+    assert "streams.web_clicks: 10 rows in 1 commit, 10 in the table" in ended.out
     assert (tmp_path / "warehouse" / "catalog.db").exists()

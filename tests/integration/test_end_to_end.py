@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import requests
 from confluent_kafka import Producer
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
@@ -103,7 +106,7 @@ def test_consume_is_one_line_and_the_second_call_continues(
     for count in ("1,000", "2,000"):
         ended = command_line.run(*line, cwd=tmp_path)
         assert ended.code == 0, ended.err[-3000:]
-        assert f"market_data.trades: 1,000 rows in 1 commits, {count} in the table" in ended.out
+        assert f"market_data.trades: 1,000 rows in 1 commit, {count} in the table" in ended.out
     properties = {
         "name": CATALOG_NAME,
         "type": "sql",
@@ -243,7 +246,7 @@ def test_catalog_and_store_that_hang_or_die_while_we_commit_are_waited_for(
             for stop, go_on in ((server.pause, server.resume), (server.kill, server.start)):
                 before = trouble()
                 stop()
-                command.until(lambda least=before + 2: trouble() >= least, "it noticed that a server is away")
+                command.until(lambda least=before + 1: trouble() >= least, "it noticed that a server is away")
                 go_on()
                 commits = len(command.events("committed"))
                 command.until_event("committed", commits + 3)
@@ -253,3 +256,85 @@ def test_catalog_and_store_that_hang_or_die_while_we_commit_are_waited_for(
     assert difference.exact, difference
     assert site.breaks(TABLE) == []
     site.verified()
+
+
+class Proxy:
+    """Stands before a REST catalog and spoils the answers to its commits, one after the other, as planned."""
+
+    def __init__(self, upstream: str, faults: list[str]) -> None:
+        self.left = faults
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _pass(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                commits = self.command == "POST" and b"add-snapshot" in body
+                fault = proxy.left.pop(0) if commits and proxy.left else ""
+                if fault == "refused":
+                    return self._answer(409, b"{}")
+                if fault == "unavailable":
+                    return self._answer(503, b"{}")
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in {"host", "accept-encoding"}}
+                got = requests.request(self.command, upstream + self.path, data=body, headers=headers, timeout=30)
+                if fault == "lost":
+                    self.close_connection = True
+                    return None
+                spoiled = {"conflict after success": 409, "error after success": 500, "alien after success": 200}
+                if fault:
+                    return self._answer(spoiled[fault], b"{}")
+                return self._answer(got.status_code, got.content)
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_DELETE = do_HEAD = _pass
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def test_answers_to_commits_that_are_lost_or_wrong_are_looked_through(
+    kafka: Kafka,
+    schema_registry: SchemaRegistry,
+    iceberg_rest: IcebergRest,
+    fresh_topic: str,
+    fresh_namespace: str,
+    command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    kafka.create_topic(fresh_topic, 3)
+    feed = Feed(kafka.bootstrap_servers, fresh_topic, 3, schema_registry.register(f"{fresh_topic}-value", TRADE))
+    faults = ["refused", "lost", "conflict after success", "error after success", "alien after success", "unavailable"]
+    proxy = Proxy(iceberg_rest.url, [*faults, *faults[::-1], "lost", "lost"])
+    table = {**TRADES_TABLE, "topics": [fresh_topic], "table": f"{fresh_namespace}.trades"}
+    catalog = {**iceberg_rest.pyiceberg_properties, "uri": proxy.url}
+    document = configuration(kafka.bootstrap_servers, schema_registry.url, [table], {"catalog": catalog}, "50ms")
+    document["name"] = fresh_topic
+    site = Site(tmp_path, command_line, document)
+    command = site.start("run")
+    with Stream(feed):
+        command.until(lambda: not proxy.left, "all faults have struck")
+        command.until_event("committed", len(command.events("committed")) + 2)
+    command.kill()
+    site.catch_up()
+    difference = site.differs(f"{fresh_namespace}.trades", feed.sent)
+    assert difference.exact, difference
+    assert site.breaks(f"{fresh_namespace}.trades") == []
+    site.verified()
+    proxy.close()
