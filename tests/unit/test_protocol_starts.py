@@ -15,7 +15,7 @@ from lakeward.pipeline import Until
 from lakeward.positions import Span
 from lakeward.records import Polled, RawBatch
 from lakeward.starts import Edge, Lost, StartPolicy
-from lakeward.testing.memory import MemorySource
+from lakeward.testing.memory import Log, MemorySource
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -286,3 +286,64 @@ def test_f5_a_foreign_head_is_anchored_even_if_nothing_comes() -> None:
     assert len(rig.tables["a"].commits) == commits + 1
     assert rig.tables["a"].commits[-1].claim == {T0: Span(5, 5)}
     assert rig.next_of("a", T0) == 5
+
+
+def test_s3_a_topic_created_again_with_fewer_partitions_keeps_no_position_of_the_one_before() -> None:
+    """The partition that is gone is given up with the others: added later, it is read from its beginning."""
+    rig = Rig()
+    rig.start = StartPolicy(on_lost=Lost.EARLIEST)
+    rig.source.ids["t"] = "one"
+    rig.source.append("t", 0, values(0, 9))
+    rig.source.append("t", 1, values(50, 55))
+    rig.run()
+    rig.source = MemorySource()
+    rig.source.ids["t"] = "two"
+    rig.source.append("t", 0, values(100, 103))
+    bounded(rig.pipeline())
+    rig.source.append("t", 1, values(150, 160))
+    bounded(rig.pipeline())
+    rows = [*texts(0, 9), *texts(50, 55), *texts(100, 103), *texts(150, 160)]
+    assert sorted(rig.tables["a"].rows) == sorted(rows)
+
+
+def test_s3_a_partition_that_only_the_new_topic_has_does_not_hide_that_the_old_one_is_gone() -> None:
+    rig = Rig()
+    rig.source.ids["t"] = "one"
+    rig.source.append("t", 0, values(0, 9))
+    rig.run()
+    rig.source = MemorySource()
+    rig.source.ids["t"] = "two"
+    rig.source.append("t", 1, values(50, 55))
+    with pytest.raises(PositionError, match="deleted and created again"):
+        bounded(rig.pipeline())
+    assert rig.tables["a"].rows == texts(0, 9)
+
+
+def test_s3_a_topic_created_again_while_it_is_read_is_noticed_by_every_table_and_nothing_is_mixed() -> None:
+    """One of its partitions is given back under the new id while rows of the old topic are still held."""
+    rig = Rig({"t": ["a", "b"], "u": ["b"]})
+    rig.start = StartPolicy(on_lost=Lost.EARLIEST)
+    rig.source.ids = {"t": "one", "u": "u"}
+    rig.source.append("t", 0, values(0, 5))
+    rig.source.append("t", 1, values(50, 55))
+    rig.source.append("u", 0, values(80, 85))
+    rig.run()
+    rig.source.append("t", 0, values(5, 9))
+    rig.source.append("t", 1, values(55, 58))
+    pipeline = rig.pipeline()
+
+    def create_again() -> None:
+        assert all(T1 in lane.filling for lane in pipeline.lanes)
+        rig.source.ids["t"] = "two"
+        rig.source.logs[T0] = Log(values(100, 103), 0, [0] * 3)
+        rig.source.logs[T1] = Log(values(150, 160), 0, [0] * 10)
+        rig.source.revoke(T0)
+        rig.source.assign(T0)
+
+    rig.on_poll(4, create_again)
+    held = [*texts(0, 5), *texts(50, 55)]
+    anew = [*texts(100, 103), *texts(150, 160)]
+    rig.stop_when(pipeline, lambda: rig.source.acked.get(T1) == 10 or pipeline.taken == 7 + 3 + 10)
+    bounded(pipeline, Until())
+    assert sorted(rig.tables["a"].rows) == sorted(held + anew)
+    assert sorted(rig.tables["b"].rows) == sorted([*held, *texts(80, 85), *anew])
