@@ -6,7 +6,7 @@ what was undone would stay missing until the next record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -34,14 +34,14 @@ class _Quiet:
 
 
 class Watching:
-    """Used by the loop's thread; the looks themselves run on a committing thread, one a lane."""
+    """Used by the loop's thread. Looks run on a committing thread, one at a time: they must not hold up commits."""
 
     def __init__(self, clock: Clock, submit: Callable[[Callable[[], Found]], Future[Found]]) -> None:
         self._clock = clock
         self._submit = submit
         self._quiet: dict[str, _Quiet] = {}
 
-    def turn(self, lanes: Iterable[Lane]) -> list[tuple[Lane, LedgerEntry | None]]:
+    def turn(self, lanes: Sequence[Lane]) -> list[tuple[Lane, LedgerEntry | None]]:
         """Look where it is time to; return the lanes that somebody has moved, with what their tables say now.
 
         Raises:
@@ -49,6 +49,7 @@ class Watching:
         """
         now = self._clock.monotonic()
         moved = []
+        idle = all(lane.looking is None for lane in lanes)
         for lane in lanes:
             held = self._quiet.setdefault(lane.name, _Quiet(lane.entry, now))
             if lane.looking is not None:
@@ -61,8 +62,8 @@ class Watching:
                         lane.restate(lane.next, now)
             elif not self._is_quiet(lane, held):
                 held.entry, held.since = lane.entry, now
-            elif now - held.since >= min(lane.settings.flush.interval * QUIET_INTERVALS, LONGEST_S):
-                held.since = now
+            elif idle and now - held.since >= min(lane.settings.flush.interval * QUIET_INTERVALS, LONGEST_S):
+                held.since, idle = now, False
                 lane.looking = self._submit(lane.target.find)
         return moved
 

@@ -170,6 +170,21 @@ def try_until_done(action: Callable[[], None]) -> None:
     raise AssertionError("never done")
 
 
+def test_b2_two_workers_each_go_back_with_their_own_partitions(world: World) -> None:
+    rival = World(world.lake)
+    world.send(0, 10)
+    first = world.catch_up()
+    with world.running(), rival.running():
+        world.send(10, 20)
+        rival.source.append("t", 1, [f"v{number}".encode() for number in range(20, 40)])
+        rival.source.assign(Partition("t", 1))
+        world.until_held(0, 40)
+        try_until_done(lambda: world.roll_back(first))
+        world.until_held(0, 40)
+    assert not rival.failures
+    assert world.lake.breaks("test") == []
+
+
 def test_f5_a_silent_writer_states_its_positions_above_a_commit_of_somebody_else(world: World) -> None:
     world.send(0, 10)
     world.catch_up()
@@ -182,8 +197,9 @@ def test_f5_a_silent_writer_states_its_positions_above_a_commit_of_somebody_else
 
 def test_b4_a_silent_writer_notices_that_its_table_was_dropped(world: World) -> None:
     world.send(0, 10)
-    world.catch_up()
     with world.running():
+        until(lambda: world.lake.catalog.table_exists(world.lake.name))
+        world.until_held(0, 10)
         world.lake.catalog.drop_table(("shop", "values"))
         until(lambda: bool(world.failures))
     assert isinstance(world.failures[0], TableChangedError)

@@ -12,7 +12,7 @@ from lakeward.cli.configuration import read
 from lakeward.cli.history import author_text, describe
 from lakeward.cli.naming import file_and_table, moment, offset_text, table_argument, target_named, time_text
 from lakeward.cli.output import json_option, print_json
-from lakeward.errors import ConfigurationError, PositionError
+from lakeward.errors import ConfigurationError, LedgerError, PositionError
 from lakeward.starts import unusable
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lakeward.sinks.iceberg.authorship import Deed
     from lakeward.sinks.iceberg.history import Record
     from lakeward.sinks.iceberg.rollback import Rewind
+    from lakeward.sinks.iceberg.target import IcebergTarget
     from lakeward.starts import Holdings
 
 _SHOWN = 10
@@ -49,14 +50,17 @@ def command(words: tuple[str, ...], *, snapshot: int | None, at: str | None, yes
     file, name = file_and_table(words)
     with quiet_assembly(read(file)) as assembly:
         target = target_named(assembly, name)
-        records = target.history()
+        records = _readable(target) if snapshot is not None else target.history()
         goal = snapshot if snapshot is not None else _head_at(records, moment(at or ""), name)
         rewind = target.plan_rollback(goal)
         require_held(assembly, rewind.entry, f"snapshot {goal} of {name}")
         done = {deed.record.snapshot_id: deed for deed in deeds(records, assembly.config.name)}
         undone = [done[snapshot_id] for snapshot_id in rewind.undone if snapshot_id in done]
+        unread = len(rewind.undone) - len(undone)
         if not as_json:
             _print(name, rewind, undone)
+            if unread:
+                click.echo(f"  !          {unread:,} of the commits cannot be told: an entry is unreadable")
         receipt = target.roll_back(rewind, secrets.token_hex(16)) if yes else None
     if as_json:
         print_json(_document(name, rewind, undone, receipt))
@@ -64,6 +68,14 @@ def command(words: tuple[str, ...], *, snapshot: int | None, at: str | None, yes
         click.echo("Nothing was changed. The same command with --yes does it.")
     else:
         click.echo(f"Rolled back by snapshot {receipt.snapshot_id}. Writers read on from the positions shown.")
+
+
+def _readable(target: IcebergTarget) -> list[Record]:
+    """The history; empty where an entry cannot be read, for which a rollback is the remedy (PROTOCOL I8)."""
+    try:
+        return target.history()
+    except LedgerError:
+        return []
 
 
 def require_held(assembly: Assembly, entry: LedgerEntry, where: str) -> None:

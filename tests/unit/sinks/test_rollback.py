@@ -324,3 +324,20 @@ def test_a_rollback_keeps_what_somebody_set_on_main(lake: Lake) -> None:
     lake.table().manage_snapshots().create_branch(second, MAIN_BRANCH, min_snapshots_to_keep=7).commit()
     target.roll_back(target.plan_rollback(first), "undo")
     assert lake.table().metadata.refs[MAIN_BRANCH].min_snapshots_to_keep == 7
+
+
+def test_i8_an_entry_and_a_property_that_cannot_be_read_are_rolled_back_over(lake: Lake) -> None:
+    target = lake.target()
+    first, _ = fill(target, 0, 5)
+    garbage = {key_of("orders"): "{}"}
+    lake.table().append(batch(9, 1, partition=Partition("foreign", 0)).parts[0], snapshot_properties=garbage)
+    with lake.table().transaction() as change:
+        change.set_properties(garbage)
+    with pytest.raises(LedgerError, match="cannot be read"):
+        lake.target().find()
+    planned = lake.target().plan_rollback(first)
+    assert planned.before is None
+    receipt = lake.target().roll_back(planned, "undo")
+    assert receipt.entry.number == 3
+    landed(commit(lake.target(), batch(5, 7, commit="again")))
+    assert lake.rows() == expected(batch(0, 12))

@@ -8,6 +8,7 @@ on one can land late; and whoever still writes finds lower positions and reads o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -258,12 +259,12 @@ def _readable(metadata: TableMetadata, pipeline: str) -> LedgerEntry | None:
 
 def _highest(metadata: TableMetadata, pipeline: str) -> int:
     """The highest number that the table shows of ``pipeline`` anywhere (F6)."""
-    held = mirrored(metadata, pipeline)
-    numbers = [held.entry.number if held is not None else 0]
+    numbers = [0]
+    with suppress(LedgerError):  # what cannot be read may be the reason for rolling back
+        held = mirrored(metadata, pipeline)
+        numbers.append(held.entry.number if held is not None else 0)
     for snapshot in metadata.snapshots:
-        try:
+        with suppress(LedgerError):
             entry = entry_in(snapshot, pipeline)
-        except LedgerError:  # what is rolled back because it cannot be read
-            continue
-        numbers.append(entry.number if entry is not None else 0)
+            numbers.append(entry.number if entry is not None else 0)
     return max(numbers)
