@@ -341,7 +341,7 @@ def test_rows_of_other_programs_are_counted_and_not_compared(stream: Stream) -> 
     stream.table().append(pa.concat_tables([row(1000), row(1001)]))
     verdict = stream.verify()
     assert passes(verdict)
-    assert dict(verdict.lines)["foreign"] == "1 append (no name), +2 rows"
+    assert dict(verdict.lines)["foreign"] == "1 append (another program), +2 rows"
     assert verdict.not_checked == ("2 rows of other programs",)
 
 

@@ -128,7 +128,7 @@ def audit_others(commits: Commits, findings: Findings) -> None:
         groups: dict[tuple[str, str], list[Commit]] = {}
         for commit in commits.all:
             if commit.kind is kind:
-                groups.setdefault((commit.record.operation, commit.deed.name or "no name"), []).append(commit)
+                groups.setdefault((commit.record.operation, commit.deed.name or "another program"), []).append(commit)
         if groups:
             figures = {f"{operation} ({engine})": _figures(some) for (operation, engine), some in groups.items()}
             texts = [_told(*key, some, named=kind in {Kind.FOREIGN, Kind.PIPELINE}) for key, some in groups.items()]
