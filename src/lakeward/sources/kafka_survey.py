@@ -21,9 +21,9 @@ def surveying(settings: KafkaSettings, clock: Clock) -> Iterator[Catalogue]:
     Raises:
         UnreachableError: no broker answers. PermissionDeniedError: the broker refuses us.
     """
-    properties = properties_of(settings, "lakeward-survey")
+    properties = {**properties_of(settings, "lakeward-survey"), "log_level": 0}  # what fails is raised
     trouble = Trouble(settings.bootstrap_servers)
-    consumer = consumer_of({**properties, "error_cb": trouble.heard, "log_level": 0})  # what fails is raised
+    consumer = consumer_of({**properties, "error_cb": trouble.heard})
     try:
         connect(consumer, trouble, clock, PATIENCE_S)
         yield Catalogue(consumer, properties)
