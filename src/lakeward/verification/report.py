@@ -106,7 +106,7 @@ def _by_value(compared: Compared, seen: Seen) -> Judgement:
     changed = min(difference.missing, surplus)
     # A row of the stream that is there twice is no other program's row, whoever appended it.
     twins = max(0, difference.copies - seen.commits.change(Kind.LIBRARY)) if not compared.coverage.gone else 0
-    extra = max(surplus - changed, twins)
+    extra = max(surplus - changed, twins - changed)
     return Judgement(difference.missing - changed, extra, changed, difference.extra - changed - extra)
 
 
