@@ -113,10 +113,10 @@ class Joining:
         if not self.waiting or self._clock.monotonic() < self._not_before:
             return ready
         try:
-            for lane in {id(lane): lane for p in self.waiting for lane in self.lanes_of(p.topic)}.values():
+            for lane in {id(lane): lane for p in sorted(self.waiting) for lane in self.lanes_of(p.topic)}.values():
                 self._ask(lane)
             ready = {p for p in self.waiting if all(self._settled(lane, p) for lane in self.lanes_of(p.topic))}
-            self._begin(ready)
+            self._begin(sorted(ready))
             if any(self._unknown(lane, p) for p in self.waiting for lane in self.lanes_of(p.topic)):
                 self._not_before = self._clock.monotonic() + RETRY_S
         except LakewardError as error:
@@ -215,6 +215,8 @@ class Joining:
         for partition in partitions:
             entries = [lane.entry for lane in self.lanes_of(partition.topic)]
             known = [entry.positions[partition] for entry in entries if entry and partition in entry.positions]
-            if known and len(known) == len(entries):
+            told = {entry.sources.get(partition.topic) for entry in entries if entry} - {None}
+            # While tables stand in two topics of one name, their offsets cannot be compared.
+            if known and len(known) == len(entries) and len(told) <= 1:
                 proved[partition] = min(known, key=lambda at: at.next)
         return proved

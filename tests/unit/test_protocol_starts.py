@@ -12,7 +12,7 @@ from lakeward.errors import PositionError
 from lakeward.ledger import LedgerEntry
 from lakeward.outcomes import Found, Staged
 from lakeward.pipeline import Until
-from lakeward.positions import Span
+from lakeward.positions import Partition, Position, Span
 from lakeward.records import Polled, RawBatch
 from lakeward.starts import Edge, Lost, StartPolicy
 from lakeward.testing.memory import Log, MemorySource
@@ -341,9 +341,22 @@ def test_s3_a_topic_created_again_while_it_is_read_is_noticed_by_every_table_and
         rig.source.assign(T0)
 
     rig.on_poll(4, create_again)
+    publish, acked = rig.source.ack, []
+
+    def ack(positions: dict[Partition, Position]) -> None:
+        for partition, at in positions.items():
+            if partition.topic == "t":
+                stand = [rig.tables[name].entry for name in "ab"]
+                assert len({entry.sources["t"] for entry in stand}) == 1
+                assert all(at.next <= entry.positions[partition].next for entry in stand)
+                acked.append(at.next)
+        publish(positions)
+
+    rig.source.ack = ack
     held = [*texts(0, 5), *texts(50, 55)]
     anew = [*texts(100, 103), *texts(150, 160)]
     rig.stop_when(pipeline, lambda: rig.source.acked.get(T1) == 10 or pipeline.taken == 7 + 3 + 10)
     bounded(pipeline, Until())
     assert sorted(rig.tables["a"].rows) == sorted(held + anew)
     assert sorted(rig.tables["b"].rows) == sorted([*held, *texts(80, 85), *anew])
+    assert acked
