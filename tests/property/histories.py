@@ -406,7 +406,8 @@ class History:
         batches = [step.batch for step in table.history if partition in step.batch.claim]
         identity, at = batches[0].sources[partition.topic], batches[0].claim[partition].start
         for loss in losses:
-            yield identity, at, loss.start
+            if at <= loss.start:  # else it came late, to a table that had been rolled back to before the partition
+                yield identity, at, loss.start
             identity = next(b.sources[partition.topic] for b in batches if loss in b.accepted)
             at = loss.end
         yield identity, at, end
