@@ -210,9 +210,9 @@ class Joining:
         )
 
     def proved(self, partitions: Iterable[Partition]) -> Positions:
-        """The lowest committed position over all tables that each partition feeds (PROTOCOL I7)."""
+        """The lowest committed position over all tables that each partition feeds, of those begun (PROTOCOL I7)."""
         proved: dict[Partition, Position] = {}
-        for partition in partitions:
+        for partition in self.begun.intersection(partitions):
             entries = [lane.entry for lane in self.lanes_of(partition.topic)]
             known = [entry.positions[partition] for entry in entries if entry and partition in entry.positions]
             told = {entry.sources.get(partition.topic) for entry in entries if entry} - {None}
