@@ -23,7 +23,14 @@ import numpy as np
 import structlog
 
 from lakeward.clock import Clock
-from lakeward.errors import ConfigurationError, Directive, LakewardError, OperatorError, UndecidedError
+from lakeward.errors import (
+    ConfigurationError,
+    Directive,
+    LakewardError,
+    OperatorError,
+    UndecidedError,
+    UnreachableError,
+)
 from lakeward.joining import Joining
 from lakeward.lanes import Lane
 from lakeward.ledger import LedgerEntry
@@ -33,7 +40,7 @@ from lakeward.positions import Partition
 from lakeward.records import Polled, RawBatch
 from lakeward.retrying import Backoff, Patience, Persistence
 from lakeward.stages import Source
-from lakeward.starts import StartPolicy
+from lakeward.starts import StartPolicy, refuse_recreated
 from lakeward.watching import Watching
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -240,6 +247,7 @@ class Pipeline:
     def _deliver(self, lane: Lane, batch: Batch) -> Outcome:
         """On a committing thread: stage, commit, and keep house."""
         staged = self._persistence.run(lambda: lane.target.stage(batch), f"staging for {lane.name}")
+        self._prove_topics(batch)
         outcome = lane.target.commit(staged)
         if isinstance(outcome, CommitReceipt):
             try:
@@ -247,6 +255,19 @@ class Pipeline:
             except LakewardError as error:  # the commit is proved; housekeeping comes round again
                 log.warning("maintenance failed", table=lane.name, error=error.what)
         return outcome
+
+    def _prove_topics(self, batch: Batch) -> None:
+        """Ask after reading: a client goes on in a topic that took the place of another, where it holds the offset."""
+        recorded = {topic: identity for topic, identity in batch.sources.items() if identity is not None}
+        while recorded:
+            try:
+                now = self._persistence.run(lambda: self._source.identities(recorded), "asking for the topics' ids")
+            except UnreachableError:
+                if self._stopping.is_set():
+                    raise
+            else:
+                refuse_recreated(recorded, now)
+                return
 
     def _hold(self) -> None:
         blocked = self._joining.begun if self._backlog else self._joining.blocked()

@@ -13,7 +13,7 @@ from lakeward.records import Decoded, Polled, RawBatch
 
 
 class Source(Protocol):
-    """Where records come from. Used by one thread, except `stop_waiting`."""
+    """Where records come from. Used by one thread, except `identities`."""
 
     def open(self) -> None:
         """Connect and subscribe.
@@ -57,7 +57,10 @@ class Source(Protocol):
         """The first offset of each partition whose record is not older; its end where there is none."""
 
     def identities(self, topics: Iterable[str]) -> Mapping[str, str | None]:
-        """Each existing topic's id, or None where the broker tells none (PROTOCOL section 1)."""
+        """Each existing topic's id, or None where the broker tells none (PROTOCOL section 1).
+
+        Once it has told an id, any thread may ask again.
+        """
 
     def ends(self) -> Mapping[Partition, int]:
         """Each assigned partition's end as last heard of, without asking again; for display only."""

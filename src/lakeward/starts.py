@@ -135,3 +135,22 @@ def unusable(
         )
         return what, f"Check bootstrap_servers first. {choice}"
     return None
+
+
+def refuse_recreated(recorded: Mapping[str, str | None], now: Mapping[str, str | None]) -> None:
+    """Ids are never given twice: what was read before ``now`` was told came from the topics in ``recorded`` (S3).
+
+    A topic that is gone proves nothing; one with another id does.
+
+    Raises:
+        PositionError: a topic was deleted and created again while it was read.
+    """
+    for topic, identity in recorded.items():
+        other = now.get(topic)
+        if identity is not None and other is not None and other != identity:
+            raise PositionError(
+                f"topic {topic} was deleted and created again while it was read (topic id {other}, it was {identity}); "
+                "what was read last may come from either, and was not written",
+                "Set `on_lost_positions: earliest` (or latest) under source.kafka and start once more to continue "
+                "there; the ledger then records which offsets were given up.",
+            )

@@ -28,6 +28,7 @@ class Catalogue:
         self._consumer = consumer
         self._properties = {key: value for key, value in properties.items() if key.startswith(_ADMIN_KEEPS)}
         self._admin: AdminClient | None = None
+        self._tells_ids = False
 
     def partitions(self, topics: Iterable[str]) -> dict[Partition, Bounds]:
         """See `lakeward.stages.Source.partitions`."""
@@ -73,18 +74,29 @@ class Catalogue:
         """See `lakeward.stages.Source.identities`."""
         asked = list(topics)
         try:
-            cluster = self._consumer.list_topics(timeout=REQUEST_S)
-            there = [t for t in asked if t in cluster.topics and cluster.topics[t].error is None]
-            if cluster.controller_id <= 0 and not cluster.brokers.get(cluster.controller_id):
-                return dict.fromkeys(there)  # without a controller, nobody answers
-            if not there:
-                return {}
-            self._admin = self._admin or AdminClient(self._properties)
-            answers = self._admin.describe_topics(TopicCollection(there), request_timeout=REQUEST_S)
-            ids = {topic: str(answer.result().topic_id) for topic, answer in answers.items()}
-            return {topic: None if text == NO_ID else text for topic, text in ids.items()}
+            if not self._tells_ids:
+                cluster = self._consumer.list_topics(timeout=REQUEST_S)
+                if cluster.controller_id <= 0 and not cluster.brokers.get(cluster.controller_id):
+                    # Without a controller, nobody answers.
+                    return {t: None for t in asked if t in cluster.topics and cluster.topics[t].error is None}
+                self._tells_ids = True
+            return self._described(asked) if asked else {}
         except KafkaException as failure:
             raise unanswered(f"the ids of {', '.join(asked)}", failure) from failure
+
+    def _described(self, topics: list[str]) -> dict[str, str | None]:
+        """By the admin client alone: another thread may ask while the consumer is closed."""
+        self._admin = self._admin or AdminClient(self._properties)
+        ids: dict[str, str | None] = {}
+        for topic, answer in self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_S).items():
+            try:
+                text = str(answer.result().topic_id)
+            except KafkaException as failure:
+                if failure.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+            else:
+                ids[topic] = None if text == NO_ID else text
+        return ids
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """See `lakeward.stages.Source.ends`."""
