@@ -21,6 +21,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
 """Seconds between two attempts to ask a catalog or broker where a partition continues."""
+OTHERS_S = 10.0
+"""A named topic of which nothing has been assigned to us for so many seconds is read by other workers."""
 
 
 class Joining:
@@ -43,6 +45,7 @@ class Joining:
         self._not_before = 0.0
         self._named: frozenset[str] = frozenset()
         self._early: frozenset[str] | None = None
+        self._assigned_at = 0.0
         self._goals: dict[Partition, int] = {}
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
@@ -73,6 +76,7 @@ class Joining:
         log.info("assigned", partitions=sorted(str(p) for p in partitions))
         self.waiting.update(partitions)
         self._not_before = 0.0
+        self._assigned_at = self._clock.monotonic()
         if self._early is None:
             self._early = frozenset(p.topic for p in partitions)
 
@@ -203,7 +207,10 @@ class Joining:
 
     def caught_up(self) -> bool:
         """Whether every partition has been read to the end that it had when it was joined."""
-        if self.waiting or not self.begun or not self._named <= {partition.topic for partition in self.begun}:
+        if self.waiting or not self.begun:
+            return False
+        elsewhere = self._named - {partition.topic for partition in self.begun}
+        if elsewhere and self._clock.monotonic() - self._assigned_at < OTHERS_S:
             return False
         return all(
             lane.next[p].next >= self._goals[p] for p in self.begun for lane in self.lanes_of(p.topic) if p in lane.next

@@ -142,6 +142,21 @@ def test_caught_up_waits_for_every_named_topic() -> None:
     assert rig.tables["a"].rows == rig.tables["b"].rows == texts(0, 3)
 
 
+def test_caught_up_does_not_wait_for_ever_for_a_topic_that_another_worker_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lakeward.joining.OTHERS_S", 0.05)
+    rig = Rig({"t": ["a"], "u": ["b"]})
+    rig.source.append("t", 0, values(0, 3))
+    rig.source.append("u", 0, values(0, 3))
+    pipeline = rig.pipeline()
+    opened = rig.source.open
+    rig.source.open = lambda: (opened(), rig.source._assign.discard(U0))[1]
+    bounded(pipeline)
+    assert rig.tables["a"].rows == texts(0, 3)
+    assert rig.tables["b"].rows == []
+
+
 def test_s1_a_partition_that_the_source_does_not_know_yet_is_not_asked_for_in_every_turn() -> None:
     rig = Rig()
     rig.source.append("t", 0, values(0, 3))
