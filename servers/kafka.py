@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -108,8 +108,14 @@ class Kafka(Server):
         """
         admin = self.admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        if name in admin.list_topics(timeout=15).topics:
+            raise ServerError(f"topic {name} was not created: it exists already")
         try:
-            admin.create_topics([topic], request_timeout=10)[name].result(15)
+            admin.create_topics([topic], operation_timeout=10, request_timeout=15)[name].result(20)
+        except KafkaException as failure:
+            # The client repeats a request that a busy broker answers late, and is then told of its own topic.
+            if failure.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ServerError(f"topic {name} was not created: {failure}") from failure
         except Exception as failure:
             raise ServerError(f"topic {name} was not created: {failure}") from failure
         self._wait_for(lambda: _led(admin, name, partitions), f"leading topic {name}")
