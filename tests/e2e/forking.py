@@ -8,6 +8,7 @@ ends with its input, and its children end with it. A child runs the command line
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
@@ -97,6 +98,7 @@ def child(request: dict[str, Any]) -> None:
             os.dup2(file.fileno(), number)
     if request["fsize"] is not None:  # for all that comes now; a test lifts it again
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["fsize"], resource.RLIM_INFINITY))
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it stands, for a test that waited in vain
     main(request["args"], prog_name="lakeward")
 
 

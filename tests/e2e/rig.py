@@ -125,8 +125,10 @@ class Command:
     def wait(self, within: float = PATIENCE_S) -> Ended:
         """Wait for its end."""
         if not self.ended.wait(within):
+            self.signal(signal.SIGUSR1)
+            self.ended.wait(1.0)
             self.signal(signal.SIGKILL)
-            raise TimeoutError(f"the command did not end within {within:g} s:\n{self.err.read_text()[-3000:]}")
+            raise TimeoutError(f"the command did not end within {within:g} s:\n{self.err.read_text()[-6000:]}")
         assert self.code is not None
         return Ended(self.code, self.out.read_text(encoding="utf-8"), self.err.read_text(encoding="utf-8"))
 

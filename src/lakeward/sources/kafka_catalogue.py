@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ class Catalogue:
         self._properties = {key: value for key, value in properties.items() if key.startswith(_ADMIN_KEEPS)}
         self._admin: AdminClient | None = None
         self._tells_ids = False
+        self._making = threading.Lock()
 
     def partitions(self, topics: Iterable[str]) -> dict[Partition, Bounds]:
         """See `lakeward.stages.Source.partitions`."""
@@ -86,9 +88,12 @@ class Catalogue:
 
     def _described(self, topics: list[str]) -> dict[str, str | None]:
         """By the admin client alone: another thread may ask while the consumer is closed."""
-        self._admin = self._admin or AdminClient(self._properties)
+        with self._making:
+            if self._admin is None:  # an idle client is falsy
+                self._admin = AdminClient(self._properties)
         ids: dict[str, str | None] = {}
-        for topic, answer in self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_S).items():
+        answers = self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_S)
+        for topic, answer in answers.items():
             try:
                 text = str(answer.result().topic_id)
             except KafkaException as failure:
