@@ -32,7 +32,7 @@ class Cluster(Protocol):
 
 
 def fresh(kind: str) -> str:
-    return f"{kind}-{os.getpid()}-{next(_numbers)}"
+    return f"source-{kind}-{os.getpid()}-{next(_numbers)}"  # no name that a fixture gives too
 
 
 class Reader:

@@ -29,7 +29,9 @@ class RealCluster:
         self.admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
 
     def create(self, topic: str, partitions: int, **config: str) -> None:
-        config = {"message.timestamp.before.max.ms": str(2**62), "max.message.bytes": "8000000", **config}
+        # Records of any time, and no retention that takes the old ones away while a test runs.
+        ages = {"message.timestamp.before.max.ms": str(2**62), "retention.ms": "-1"}
+        config = {**ages, "max.message.bytes": "8000000", **config}
         answer = self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=10)
         answer[topic].result()
 
