@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,6 @@ from servers.releases import NotInstalledError
 from servers.schema_registry import SchemaRegistry
 
 S = TypeVar("S", bound=Server)
-_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,4 +105,5 @@ def _running(make: Callable[[], S]) -> Iterator[S]:
 
 
 def _fresh(kind: str, joint: str) -> str:
-    return f"{kind}{joint}{os.getpid()}{joint}{next(_numbers)}"
+    # Not a counter: this file may be imported under two names, each with a counter of its own.
+    return f"{kind}{joint}{uuid.uuid4().hex[:12]}"
