@@ -30,6 +30,7 @@ from lakeward.observability.progress import Progress
 from lakeward.pipeline import Pipeline, PipelineSettings
 from lakeward.positions import Bounds, Partition
 from lakeward.routing import Route, tables_for
+from lakeward.sequences import Rule
 from lakeward.sinks.iceberg.catalog import open_catalog
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.sources.kafka import KafkaSource
@@ -153,7 +154,7 @@ class Assembly:
             flush = self.config.flush_of(table)
             policy = FlushPolicy(flush.interval.total_seconds(), flush.rows, flush.bytes)
             target = self.target(table, name)
-            settings = LaneSettings(policy, dict(table.metadata_columns))
+            settings = LaneSettings(policy, dict(table.metadata_columns), _rule(table))
             self._lanes[name] = Lane(target, self._decoder(table, target), settings)
         return self._lanes[name]
 
@@ -191,6 +192,11 @@ class Assembly:
 def _route(table: Table) -> Route:
     pattern = re.compile(table.topic_pattern) if table.topic_pattern else None
     return Route(table.table, frozenset(table.topics or ()), pattern)
+
+
+def _rule(table: Table) -> Rule | None:
+    gaps = table.gaps
+    return None if gaps is None else Rule(tuple(gaps.key), gaps.sequence, gaps.reset == "daily")
 
 
 def _start(start: str | datetime) -> Edge | int:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lakeward.ledger import Loss
 from lakeward.outcomes import Batch
 from lakeward.positions import Account, Partition, Position, Span, Witness
-from lakeward.records import NULL, RawBatch
+from lakeward.records import NULL, RawBatch, Trace
 
 QUIET_INTERVALS = 10
 """A batch that only moves positions, without a record, waits this many flush intervals (PROTOCOL F5, S7)."""
@@ -67,6 +67,7 @@ class Filling:
     def __init__(self, policy: FlushPolicy) -> None:
         self._policy = policy
         self._parts: list[pa.Table] = []
+        self._traces: list[Trace] = []
         self._claim: dict[Partition, Span] = {}
         self._upto: dict[Partition, Position] = {}
         self._accepted: list[Loss] = []
@@ -107,6 +108,11 @@ class Filling:
         if len(times):
             oldest = int(times.min())
             self._oldest_ms = oldest if self._oldest_ms is None else min(self._oldest_ms, oldest)
+
+    def trace(self, traces: Sequence[Trace]) -> None:
+        """Remember where the rows of the last `take` came from, one trace for each of its parts (PROTOCOL M4)."""
+        self._traces.extend(trace for trace in traces if len(trace.offset))
+        self._bytes += sum(t.partition.nbytes + t.offset.nbytes + t.timestamp.nbytes for t in traces)
 
     def move(self, partition: Partition, start: int, to: Position) -> None:
         """Move a position without a record: control records, compacted holes, a first start (PROTOCOL S2, S7)."""
@@ -160,4 +166,5 @@ class Filling:
             accepted=tuple(self._accepted),
             oldest_ms=self._oldest_ms,
             adopts=self._adopts,
+            traces=tuple(self._traces),
         )

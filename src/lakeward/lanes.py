@@ -17,17 +17,23 @@ from lakeward.metadata_columns import type_of, with_metadata
 from lakeward.observability.progress import TableProgress
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome
 from lakeward.positions import Partition, Position
-from lakeward.records import Decoded, RawBatch
+from lakeward.records import Decoded, RawBatch, Trace
+from lakeward.sequence_watch import SequenceWatch
+from lakeward.sequences import Rule
 from lakeward.stages import Decoder, Target
 from lakeward.starts import Starts
 
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """How one table is fed. ``metadata_columns`` maps a column to what it holds (see `metadata_columns`)."""
+    """How one table is fed. ``metadata_columns`` maps a column to what it holds (see `metadata_columns`).
+
+    ``gaps`` says which business sequences to follow.
+    """
 
     flush: FlushPolicy
     metadata_columns: Mapping[str, str] = field(default_factory=dict)
+    gaps: Rule | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +55,7 @@ class Lane:
         self.target = target
         self.decoder = decoder
         self.settings = settings
+        self.sequences = SequenceWatch(settings.gaps, target) if settings.gaps is not None else None
         self.topics: set[str] = set()
         self.next: dict[Partition, Position] = {}
         """Counts what is filling and committing, not only what is committed (PROTOCOL S6)."""
@@ -118,6 +125,8 @@ class Lane:
         ]
         spans: list[tuple[Stretch, int]] = [(s, self._start(s.partition)) for s in stretches(raw)]
         self.filling.take(raw, spans, parts, len(decoded.skipped))
+        if self.sequences is not None:
+            self.filling.trace([Trace.of(raw, part.index) for part in decoded.parts])
         self.filling.touch(now)
         for stretch, _ in spans:
             self.next[stretch.partition] = Position(int(raw.offset[stretch.last]) + 1)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from lakeward.errors import LedgerError
+from lakeward.gaps import Gaps
 from lakeward.positions import Account, Claim, Partition, Position, Positions, Span, Witness
 
 FORMAT = 1
@@ -64,6 +65,8 @@ class LedgerEntry:
     accepted: tuple[Loss, ...] = ()
     account: Account = field(default_factory=Account)
     """Cumulative since the pipeline's first commit in this table."""
+    gaps: Gaps | None = None
+    """None until a batch was followed for gaps."""
 
     def carried(self) -> LedgerEntry:
         """This entry as another pipeline's commit carries it along: the same state, no claim (PROTOCOL I5)."""
@@ -90,6 +93,8 @@ def encode(entry: LedgerEntry) -> str:
     }
     if entry.writers:
         document["writers"] = {handle: [w.number, w.time_ms] for handle, w in entry.writers.items()}
+    if entry.gaps is not None:
+        document["gaps"] = entry.gaps.document()
     if entry.accepted:
         document["accepted"] = [[*loss.partition, loss.start, loss.end, loss.after] for loss in entry.accepted]
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
@@ -137,6 +142,7 @@ def decode(text: str, where: str) -> LedgerEntry:
             writers={h: Writer(*w) for h, w in document.get("writers", {}).items()},
             accepted=tuple(Loss(Partition(t, n), *span) for t, n, *span in document.get("accepted", ())),
             account=Account(*document["account"]),
+            gaps=Gaps.of(document["gaps"]) if "gaps" in document else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(where, type(error).__name__) from error
@@ -183,6 +189,10 @@ class Step(Protocol):
         """Offsets that it gives up."""
 
     @property
+    def gaps(self) -> Gaps | None:
+        """What following its sequences found (PROTOCOL M4); None where nobody follows them."""
+
+    @property
     def adopts(self) -> str | None:
         """The pipeline whose positions it takes over (PROTOCOL F4)."""
 
@@ -223,7 +233,16 @@ def next_entry(
         writers=writers,
         accepted=base.accepted + tuple(loss for loss in batch.accepted if loss not in base.accepted),
         account=base.account.plus(batch.account),
+        gaps=_followed(base.gaps, batch.gaps, {loss.partition for loss in batch.accepted if loss.end <= loss.start}),
     )
+
+
+def _followed(before: Gaps | None, batch: Gaps | None, begun_anew: set[Partition]) -> Gaps | None:
+    """The gaps after a batch. A topic that began anew has other sequences than the one before."""
+    if before is None:
+        return batch
+    kept = replace(before, states={p: state for p, state in before.states.items() if p not in begun_anew})
+    return kept.then(batch) if batch is not None else kept
 
 
 class Standing(StrEnum):

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakeward.gaps import Gaps
 from lakeward.ledger import LedgerEntry, Loss
 from lakeward.positions import Account, Claim, Positions
+from lakeward.records import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,8 @@ class Batch:
     schemas as the decoder made them; none in a positions-only commit. ``claim`` and ``upto`` name the same
     partitions. ``sources`` are the topics' ids where the broker tells them. ``writer`` is a library append's claim:
     (handle id, append number). ``adopts`` is the pipeline whose positions it takes over (PROTOCOL F4). ``oldest_ms``
-    is the earliest record's timestamp, milliseconds since the epoch.
+    is the earliest record's timestamp, milliseconds since the epoch. ``traces`` tell where the rows of each part came
+    from, on a table whose sequences are followed; ``gaps`` is what that found.
     """
 
     id: str
@@ -33,6 +36,8 @@ class Batch:
     writer: tuple[str, int] | None = None
     oldest_ms: int | None = None
     adopts: str | None = None
+    traces: Sequence[Trace] = ()
+    gaps: Gaps | None = None
 
 
 @dataclass(frozen=True, slots=True)

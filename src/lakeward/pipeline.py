@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
@@ -242,11 +242,14 @@ class Pipeline:
 
     def _send(self, lane: Lane) -> None:
         commit_id = f"{self._chance.getrandbits(128):032x}"
-        lane.flush(commit_id, lambda batch: self._executor.submit(self._deliver, lane, batch))
+        lane.flush(commit_id, lambda batch: self._executor.submit(self._deliver, lane, batch, lane.entry))
 
-    def _deliver(self, lane: Lane, batch: Batch) -> Outcome:
-        """On a committing thread: stage, commit, and keep house."""
+    def _deliver(self, lane: Lane, batch: Batch, entry: LedgerEntry | None) -> Outcome:
+        """On a committing thread: stage, commit, and keep house. ``entry``: what the batch extends."""
         staged = self._persistence.run(lambda: lane.target.stage(batch), f"staging for {lane.name}")
+        if (sequences := lane.sequences) is not None:
+            followed = self._persistence.run(lambda: sequences.follow(batch, entry), f"following gaps of {lane.name}")
+            staged = replace(staged, batch=followed)
         self._prove_topics(batch)
         outcome = lane.target.commit(staged)
         if isinstance(outcome, CommitReceipt):

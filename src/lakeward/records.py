@@ -127,3 +127,18 @@ class Decoded:
     parts: Sequence[DecodedPart]
     rejects: Sequence[Reject]
     skipped: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where the rows of one part came from, row by row; the arrays are those of `RawBatch`, at the rows' messages."""
+
+    topic: str
+    partition: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    timestamp: NDArray[np.int64]
+
+    @staticmethod
+    def of(raw: RawBatch, index: NDArray[np.int64]) -> Trace:
+        """The trace of rows that came from the messages at ``index``; shares nothing with ``raw``."""
+        return Trace(raw.topic, raw.partition[index], raw.offset[index], raw.timestamp[index])

@@ -117,6 +117,16 @@ class Target(Protocol):
             UndecidedError: given up while unknown. TableChangedError, LedgerError, PermissionDeniedError: stop.
         """
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Write a small file beside the table, which must exist; readers of the table never see it.
+
+        Raises:
+            StorageError, UnreachableError: try again. PermissionDeniedError: the store refuses us.
+        """
+
+    def kept(self, name: str) -> bytes | None:
+        """The content that `keep` wrote; None where the file is gone."""
+
     def give_up(self) -> None:
         """From another thread: do not start another attempt or look; raise `UndecidedError` where unknown."""
 

@@ -41,7 +41,6 @@ LIMITS: tuple[Limit, ...] = (
     Limit(("tables", "*", "on_delete")),
     Limit(("tables", "*", "schema_changes"), _SCHEMA_CHANGES, "stop is"),
     Limit(("tables", "*", "metadata_columns", "*"), CHANGE_PARTS, "key, topic, partition, offset and timestamp are"),
-    Limit(("tables", "*", "gaps")),
     Limit(("http",)),
     Limit(("provision",)),
     Limit(("checks",)),

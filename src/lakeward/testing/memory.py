@@ -169,6 +169,7 @@ class MemoryTable:
         self.rows: list[str] = []
         self.entry: LedgerEntry | None = None
         self.commits: list[Batch] = []
+        self.shelf: dict[str, bytes] = {}
         self.lock = threading.Lock()
 
 
@@ -217,6 +218,14 @@ class MemoryTarget:
             return CommitReceipt(
                 self.name, staged.batch.id, number, number, staged.rows, 0, 0, *totals, 0, 1, table.entry
             )
+
+    def keep(self, name: str, content: bytes) -> None:
+        """See `Target.keep`."""
+        self.table.shelf[name] = content
+
+    def kept(self, name: str) -> bytes | None:
+        """See `Target.kept`."""
+        return self.table.shelf.get(name)
 
     def give_up(self) -> None:
         """See `Target.give_up`."""

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 from pyiceberg.io import FileIO
@@ -21,6 +20,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from lakeward.errors import LedgerError
+from lakeward.sinks.iceberg.shelf import folder, get, put
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -106,12 +106,11 @@ def append(io: FileIO, metadata: TableMetadata, pipeline: str, records: Sequence
     lines = [record.line() for record in records]
     if before is None:
         lines.insert(0, json.dumps({"previous": held.file if held is not None else None}))
-    folder = f"{metadata.location.rstrip('/')}/_lakeward/{quote(pipeline, safe='')}"
-    path = f"{folder}/history-{metadata.current_snapshot_id}.records"  # ".gz" makes PyArrow compress again
+    name = f"history-{metadata.current_snapshot_id}.records"  # ".gz" makes PyArrow compress again
+    path = f"{folder(metadata, pipeline)}/{name}"
     # No time inside: the same records make the same bytes.
     member = gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
-    with io.new_output(path).create(overwrite=True) as stream:
-        stream.write((before or b"") + member)
+    put(io, path, (before or b"") + member)
     return Pointer(path, len(records) + (held.records if before is not None and held is not None else 0))
 
 
@@ -138,9 +137,7 @@ def _parse(rows: Iterable[str]) -> Iterator[Archived]:
 
 
 def _read(io: FileIO, path: str) -> bytes | None:
-    try:
-        with io.new_input(path).open() as stream:
-            return stream.read()
-    except FileNotFoundError:
+    content = get(io, path)
+    if content is None:
         log.warning("history file missing", file=path)
-        return None
+    return content

@@ -20,6 +20,7 @@ from lakeward.clock import Clock
 from lakeward.errors import OperatorError
 from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
+from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
@@ -166,6 +167,18 @@ class IcebergTarget:
     def commit(self, staged: Staged) -> Outcome:
         """See `Target.commit`."""
         return Commit(self._desk, staged, self._restage, self._discard).run()
+
+    def keep(self, name: str, content: bytes) -> None:
+        """See `Target.keep`."""
+        table = self._handle.known()
+        with translated(f"writing {name} beside {self.name}", table.location()):
+            shelf.put(table.io, f"{shelf.folder(table.metadata, self.settings.pipeline)}/{name}", content)
+
+    def kept(self, name: str) -> bytes | None:
+        """See `Target.kept`."""
+        table = self._handle.known()
+        with translated(f"reading {name} beside {self.name}", table.location()):
+            return shelf.get(table.io, f"{shelf.folder(table.metadata, self.settings.pipeline)}/{name}")
 
     def give_up(self) -> None:
         """See `Target.give_up`."""

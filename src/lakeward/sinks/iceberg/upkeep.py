@@ -24,6 +24,7 @@ from lakeward.sinks.iceberg.expiry import References, doomed
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import ancestry, head_of
 from lakeward.sinks.iceberg.handle import Handle
+from lakeward.sinks.iceberg.shelf import unreferenced
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -90,6 +91,8 @@ class Upkeep:
         with translated(f"reading the manifest lists of {self.handle.name}", table.location()):
             for path in self._references.garbage(going, after.metadata.snapshots, table.io):
                 self._discard(path)
+        for path in unreferenced(after.metadata, going, after.metadata.snapshots):
+            self._discard(path)
 
     def _archive(self, table: Table, going: list[Snapshot]) -> Pointer:
         children = {s.parent_snapshot_id: s.snapshot_id for s in ancestry(table.metadata) if s.parent_snapshot_id}
