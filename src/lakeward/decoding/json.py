@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class RowReader:
         if not self._nested:
             self._plan = plan(fields)
             self._slack = slack(self._plan)
-            self._reader = self._compiled(cache_folder)
+            self._reader = _compiled(cache_folder)
 
     def read(self, values: Blobs, low: int, high: int, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
         """Read the messages ``[low, high)``: their rows and which message each is; adds to ``rejects``."""
@@ -169,18 +170,20 @@ class RowReader:
     def _call(self, data: NDArray[Any], start: NDArray[Any], length: NDArray[Any], first: int, out: Columns) -> None:
         self._reader(_read_only(data), _read_only(start), _read_only(length), first, self._plan, out)
 
-    def _compiled(self, cache_folder: Path | None) -> Callable[..., Any]:
-        if cache_folder is None:
-            return read_records
-        depends = "".join(map(inspect.getsource, (native, text, json_fields, json_numbers, json_kernel)))
 
-        def warm_up(function: Callable[..., Any]) -> None:
-            nothing = Blobs.of(())
-            data = _read_only(np.zeros(0, np.uint8))
-            start, length = _read_only(nothing.start), _read_only(nothing.length)
-            function(data, start, length, 0, self._plan, allocate(self._fields, 0, 0))
+@cache
+def _compiled(cache_folder: Path | None) -> Callable[..., Any]:
+    """The compiled reader, one a process: fields are data to it, so that hundreds of tables share its code."""
+    if cache_folder is None:
+        return read_records
+    depends = "".join(map(inspect.getsource, (native, text, json_fields, json_numbers, json_kernel)))
+    return CodeCache(cache_folder).function(PROGRAM, depends=depends, warm_up=_warm_up)
 
-        return CodeCache(cache_folder).function(PROGRAM, depends=depends, warm_up=warm_up)
+
+def _warm_up(reader: Callable[..., Any]) -> None:
+    """Compile or load it: the types of its arguments are the same for all fields."""
+    nothing, data = Blobs.of(()), _read_only(np.zeros(0, np.uint8))
+    reader(data, _read_only(nothing.start), _read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
 
 
 def _without_fields(values: Blobs) -> Iterator[Reject]:
