@@ -6,7 +6,7 @@ Pure: encoding, decoding and comparing. Where an entry is kept, and how it is fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from lakeward.errors import LedgerError
 from lakeward.gaps import Gaps
+from lakeward.letters import Interval, Lettering, Letters
 from lakeward.positions import Account, Claim, Partition, Position, Positions, Span, Witness
 
 FORMAT = 1
@@ -65,12 +66,18 @@ class LedgerEntry:
     accepted: tuple[Loss, ...] = ()
     account: Account = field(default_factory=Account)
     """Cumulative since the pipeline's first commit in this table."""
+    letters: Letters = field(default_factory=Letters)
     gaps: Gaps | None = None
     """None until a batch was followed for gaps."""
 
     def carried(self) -> LedgerEntry:
         """This entry as another pipeline's commit carries it along: the same state, no claim (PROTOCOL I5)."""
         return replace(self, claim={})
+
+    def rolled_back(self, commit: str, highest: int) -> LedgerEntry:
+        """This entry as a rollback restores it over one that is numbered ``highest`` (PROTOCOL B1)."""
+        letters = self.letters.rewound(self.number, highest)
+        return replace(self, commit=commit, number=highest + 1, claim={}, letters=letters)
 
 
 def encode(entry: LedgerEntry) -> str:
@@ -89,8 +96,11 @@ def encode(entry: LedgerEntry) -> str:
         "positions": positions,
         "sources": dict(entry.sources),
         "claim": _nest(entry.claim),
-        "account": [entry.account.records, entry.account.rows, entry.account.skipped],
+        "account": [entry.account.records, entry.account.rows, entry.account.skipped, entry.account.letters],
     }
+    if entry.letters.line:
+        letters = entry.letters
+        document["letters"] = [letters.line, dict(letters.open), [list(i) for i in letters.undone], letters.replays]
     if entry.writers:
         document["writers"] = {handle: [w.number, w.time_ms] for handle, w in entry.writers.items()}
     if entry.gaps is not None:
@@ -142,6 +152,7 @@ def decode(text: str, where: str) -> LedgerEntry:
             writers={h: Writer(*w) for h, w in document.get("writers", {}).items()},
             accepted=tuple(Loss(Partition(t, n), *span) for t, n, *span in document.get("accepted", ())),
             account=Account(*document["account"]),
+            letters=_letters(document.get("letters")),
             gaps=Gaps.of(document["gaps"]) if "gaps" in document else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -152,6 +163,13 @@ def _position(row: list[Any]) -> Position:
     epoch = row[1] if len(row) > 1 else None
     witness = Witness(*row[2]) if len(row) > 2 and row[2] is not None else None
     return Position(int(row[0]), epoch, witness)
+
+
+def _letters(row: list[Any] | None) -> Letters:
+    if row is None:
+        return Letters()
+    line, opened, undone, replays = row
+    return Letters(line, dict(opened), tuple(Interval(*interval) for interval in undone), replays)
 
 
 def _unreadable(where: str, why: str) -> LedgerError:
@@ -200,6 +218,10 @@ class Step(Protocol):
     def writer(self) -> tuple[str, int] | None:
         """A library append's claim: (handle id, append number)."""
 
+    @property
+    def lettering(self) -> Lettering | None:
+        """What it does about dead letters (PROTOCOL, section 8); None where it brings none."""
+
 
 WRITERS_KEPT_MS = 24 * 3600 * 1000
 """How long the last append of a library handle is remembered, by the table's own time (PROTOCOL C9)."""
@@ -221,18 +243,21 @@ def next_entry(
     told = {topic: identity for topic, identity in batch.sources.items() if identity or topic not in base.sources}
     begun_anew = {loss.partition for loss in batch.accepted}
     kept = {p: at.witness for p, at in base.positions.items() if p not in begun_anew}
+    number = max(base.number, highest) + 1
+    letters = base.letters.rewound(base.number, highest)
     # A commit that only moves the position has no record to witness it; the last one still does.
     upto = {p: at if at.witness is not None else at._replace(witness=kept.get(p)) for p, at in batch.upto.items()}
     return LedgerEntry(
         table=table,
         commit=batch.id,
-        number=max(base.number, highest) + 1,
+        number=number,
         positions={**base.positions, **upto},
         sources={**base.sources, **told},
         claim=dict(batch.claim),
         writers=writers,
         accepted=base.accepted + tuple(loss for loss in batch.accepted if loss not in base.accepted),
         account=base.account.plus(batch.account),
+        letters=batch.lettering.after(letters, batch.id, number) if batch.lettering is not None else letters,
         gaps=_followed(base.gaps, batch.gaps, {loss.partition for loss in batch.accepted if loss.end <= loss.start}),
     )
 
@@ -243,6 +268,13 @@ def _followed(before: Gaps | None, batch: Gaps | None, begun_anew: set[Partition
         return batch
     kept = replace(before, states={p: state for p, state in before.states.items() if p not in begun_anew})
     return kept.then(batch) if batch is not None else kept
+
+
+def outdated(before: LedgerEntry | None, batch: Step, highest: int) -> bool:
+    """Whether ``batch`` brings back letters by a plan that ``before`` is no longer (PROTOCOL D4)."""
+    if batch.lettering is None or batch.lettering.planned_on is None:
+        return False
+    return before is None or batch.lettering.outdated(before.letters.rewound(before.number, highest))
 
 
 class Standing(StrEnum):
@@ -258,18 +290,22 @@ class Standing(StrEnum):
         entry: LedgerEntry | None,
         accepted: Sequence[Loss] = (),
         sources: Mapping[str, str | None] = MappingProxyType({}),
+        believed: Collection[Partition] = (),
     ) -> Standing:
         """Equal everywhere: extends. Everything already in: covered. Anything else: refused.
 
         A topic with another id in ``sources`` than the entry's is another topic: refused, unless all positions that
         the entry has in it are given up. A partition that the entry does not know is extended from wherever the claim
-        starts (PROTOCOL S2: the starts were committed, or this commit is the first). A loss in ``accepted`` bridges
-        the gap between the recorded position and the claim.
+        starts (PROTOCOL S2: the starts were committed, or this commit is the first), unless it is in ``believed``: then
+        the entry did know it, and the table was rolled back to before that. A loss in ``accepted`` bridges the gap
+        between the recorded position and the claim.
         """
         known = entry.positions if entry else {}
         recorded = entry.accepted if entry else ()
         pending = {loss.partition: loss for loss in accepted if loss not in recorded}
         if entry is not None and any(p not in pending and not _same(p.topic, sources, entry) for p in known):
+            return Standing.REFUSED
+        if any(p not in known for p in believed):
             return Standing.REFUSED
         if all(_extends(known.get(p), span, pending.get(p)) for p, span in claim.items()):
             return Standing.EXTENDS

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from lakeward.gaps import Gaps
 from lakeward.ledger import LedgerEntry, Loss
-from lakeward.positions import Account, Claim, Positions
+from lakeward.letters import Lettering
+from lakeward.positions import Account, Claim, Partition, Positions
 from lakeward.records import Trace
 
 
@@ -21,9 +22,12 @@ class Batch:
     ``id`` is minted once and stays the same over all attempts. ``parts`` are Arrow tables in arrival order, their
     schemas as the decoder made them; none in a positions-only commit. ``claim`` and ``upto`` name the same
     partitions. ``sources`` are the topics' ids where the broker tells them. ``writer`` is a library append's claim:
-    (handle id, append number). ``adopts`` is the pipeline whose positions it takes over (PROTOCOL F4). ``oldest_ms``
-    is the earliest record's timestamp, milliseconds since the epoch. ``traces`` tell where the rows of each part came
-    from, on a table whose sequences are followed; ``gaps`` is what that found.
+    (handle id, append number). ``adopts`` is the pipeline whose positions it takes over (PROTOCOL F4). ``known``
+    are the claimed partitions whose position is known from the table: one that it does not know any more was rolled
+    back to before its first commit (PROTOCOL C2c). ``oldest_ms`` is the earliest record's timestamp, milliseconds since
+    the epoch. ``traces`` tell where the rows of each part came from, on a table whose sequences are followed; ``gaps``
+    is what that found. ``letters`` are rows that must be durable in the dead-letter table before this is committed
+    (PROTOCOL D1); ``lettering`` is what the entry is told.
     """
 
     id: str
@@ -36,8 +40,11 @@ class Batch:
     writer: tuple[str, int] | None = None
     oldest_ms: int | None = None
     adopts: str | None = None
+    known: frozenset[Partition] = frozenset()
     traces: Sequence[Trace] = ()
     gaps: Gaps | None = None
+    letters: pa.Table | None = None
+    lettering: Lettering | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +108,13 @@ class Found:
     ``exists`` says whether the table is there; ``entry`` is None where no commit of the pipeline is on its ancestry
     (NONE). UNPROVEN is not a value: it raises `LedgerError`. ``at_head``: the entry is the head's own (F5).
     ``rewound``: the table has shown a higher entry than this one, so that something else than lakeward has rolled it
-    back since (F6). ``others``: what the table knows of other pipelines, by name (F4).
+    back since (F6). ``highest``: the highest number that the table shows anywhere. ``others``: what the table knows of
+    other pipelines, by name (F4).
     """
 
     exists: bool
     entry: LedgerEntry | None
     at_head: bool = True
     rewound: bool = False
+    highest: int = 0
     others: Mapping[str, LedgerEntry] = field(default_factory=dict)

@@ -61,12 +61,21 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How a run of records is accounted for: ``records == rows + skipped`` (tombstones in append mode are skipped)."""
+    """How a run of records is accounted for: ``records == rows + skipped + letters``.
+
+    Tombstones in append mode are skipped; ``letters`` are dead letters, less those that were brought back as rows.
+    """
 
     records: int = 0
     rows: int = 0
     skipped: int = 0
+    letters: int = 0
 
     def plus(self, other: Account) -> Account:
         """The two together."""
-        return Account(self.records + other.records, self.rows + other.rows, self.skipped + other.skipped)
+        return Account(
+            self.records + other.records,
+            self.rows + other.rows,
+            self.skipped + other.skipped,
+            self.letters + other.letters,
+        )

@@ -20,12 +20,13 @@ MOST_LINES = 500
 MOST_LINES_OF_TESTS = 900
 """A suite may list the cases of one rule after the other."""
 
-VOCABULARY = {"errors", "clock", "positions", "records", "ledger", "outcomes", "layout", "stages"}
+VOCABULARY = {"errors", "clock", "positions", "records", "ledger", "letters", "outcomes", "layout", "stages"}
 LEAVES = {
     "joining",
     "lanes",
     "starts",
     "batching",
+    "dead_letters",
     "routing",
     "retrying",
     "metadata_columns",

@@ -205,7 +205,7 @@ class MemoryTarget:
         with self.table.lock:
             before, table = self.table.entry, self.table
             batch = staged.batch
-            standing = Standing.of(batch.claim, before, batch.accepted, batch.sources)
+            standing = Standing.of(batch.claim, before, batch.accepted, batch.sources, batch.known)
             if standing != Standing.EXTENDS:
                 return Refused(before, standing == Standing.COVERED, "positions differ")
             held = len(table.rows)

@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from lakeward.clock import Clock
 from lakeward.errors import Directive, LakewardError, LedgerError, UndecidedError
-from lakeward.ledger import LedgerEntry, Standing, next_entry, refuse_other_owner
+from lakeward.ledger import LedgerEntry, Standing, next_entry, outdated, refuse_other_owner
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused, Staged, Totals
 from lakeward.sinks.iceberg.attempt import Attempt, Entries, build, time_of_next, totals_of
 from lakeward.sinks.iceberg.failures import explained, translated
@@ -157,7 +157,9 @@ class Commit:
         if entry is None:
             others = {name: found.entry for name, found in seen.items() if found.entry is not None}
             refuse_other_owner(others, batch, self.desk.pipeline)
-        standing = Standing.of(batch.claim, entry, batch.accepted, batch.sources)
+        if outdated(entry, batch, seen[self.desk.pipeline].highest):
+            return Refused(entry, covered=False, reason="letters were brought back, or rows rolled back, meanwhile")
+        standing = Standing.of(batch.claim, entry, batch.accepted, batch.sources, batch.known)
         if standing is Standing.EXTENDS:
             return None
         covered = standing is Standing.COVERED

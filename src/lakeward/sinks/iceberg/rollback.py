@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 from pyiceberg.exceptions import CommitFailedException
@@ -201,7 +201,7 @@ def _build(desk: Desk, rewind: Rewind, commit_id: str) -> Attempt:
     list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{commit_id}.avro")
     write_list(paper, manifests, target.snapshot_id, list_path)
     entries = {
-        name: replace(entry, commit=commit_id, number=_highest(metadata, name) + 1, claim={})
+        name: entry.rolled_back(commit_id, _highest(metadata, name))
         for name, entry in {**rewind.others, rewind.pipeline: rewind.entry}.items()
         if entry is not None
     }

@@ -86,6 +86,7 @@ class IcebergTarget:
             entry=own.entry,
             at_head=own.depth in (0, None),
             rewound=own.entry is not None and own.highest > own.entry.number,
+            highest=own.highest,
             others={name: entry for name, entry in entries.items() if entry is not None},
         )
 
