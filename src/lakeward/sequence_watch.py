@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -42,7 +41,7 @@ class SequenceWatch:
     """
 
     def __init__(self, rule: Rule, shelf: Shelf) -> None:
-        self.recent: deque[Finding] = deque(maxlen=RECENT)
+        self.recent: tuple[Finding, ...] = ()
         self._rule = rule
         self._shelf = shelf
         self._states: dict[Partition, tuple[Kept, State]] = {}
@@ -107,4 +106,4 @@ class SequenceWatch:
                 before=finding.before,
                 after=finding.after,
             )
-        self.recent.extend(findings)
+        self.recent = (*self.recent, *findings)[-RECENT:]  # replaced, never changed: another thread shows it

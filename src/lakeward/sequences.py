@@ -61,6 +61,11 @@ class Finding(NamedTuple):
     before: int
     after: int
 
+    def __str__(self) -> str:
+        """For people."""
+        key = "/".join("null" if text is None else text for text in json.loads(self.key))
+        return f"{key} {self.kind} {self.before} -> {self.after}, {self.partition}, offset {self.offset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:

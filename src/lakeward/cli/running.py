@@ -118,14 +118,17 @@ def render(name: str, progress: Progress, now_ms: int) -> Any:
     head = Text.assemble((name, "bold"), "  ", (progress.state, colour), f"  {progress.rate:,.0f} rows/s{fresh}")
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("TABLE")
-    for heading in ("ROWS", "LAG"):
+    followed = any(row.gaps is not None for row in progress.tables)
+    for heading in ("ROWS", "LAG", *(("GAPS",) if followed else ())):
         table.add_column(heading, justify="right")
     table.add_column("LAST COMMIT")
     for row in progress.tables:
         ago = f"{_seconds(max(0, now_ms - row.last_commit_ms))} ago" if row.last_commit_ms is not None else "-"
         snapshot = f"  snapshot {row.snapshot_id}" if row.snapshot_id is not None else ""
-        table.add_row(row.table, f"{row.rows:,}", f"{row.lag:,}", ago + snapshot)
-    return Group(head, table)
+        gaps = [f"{row.gaps:,}" if row.gaps is not None else ""] if followed else []
+        table.add_row(row.table, f"{row.rows:,}", f"{row.lag:,}", *gaps, ago + snapshot)
+    breaks = [Text(f"! {row.table}: {told}", "yellow") for row in progress.tables for told in row.breaks]
+    return Group(head, table, *breaks)
 
 
 def _seconds(ms: int) -> str:

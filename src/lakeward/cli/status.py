@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ def _table(target: IcebergTarget) -> dict[str, Any]:
             {"topic": p.topic, "partition": p.number, "next": at.next}
             for p, at in sorted(entry.positions.items() if entry else ())
         ],
+        "gaps": asdict(entry.gaps.counts) if entry and entry.gaps else None,
     }
 
 
@@ -88,14 +90,16 @@ def _time(ms: int) -> str:
 
 
 def _print(documents: list[dict[str, Any]]) -> None:
+    followed = any(d["gaps"] for d in documents)
     print_table(
-        ("TABLE", "ROWS", "FILES", "LAG", "COMMITS", "LAST COMMIT", "SNAPSHOT"),
+        ("TABLE", "ROWS", "FILES", "LAG", *(("GAPS",) if followed else ()), "COMMITS", "LAST COMMIT", "SNAPSHOT"),
         [
             (
                 d["table"],
                 d["rows"] if d["exists"] else "not there yet",
                 d["files"],
                 "?" if d["lag"] is None and d["positions"] else d["lag"],
+                *((d["gaps"]["gaps"] if d["gaps"] else "",) if followed else ()),
                 d["commits"],
                 d["last_commit"],
                 str(d["snapshot_id"] or ""),

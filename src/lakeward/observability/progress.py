@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class TableProgress:
     """One table. ``rows``: in the table; ``written``: by this process; ``lag``: messages not yet committed.
 
-    ``last_commit_ms`` is wall time since the epoch; None before the first commit of this process.
+    ``last_commit_ms`` is wall time since the epoch; None before the first commit of this process. ``gaps`` counts holes
+    since the pipeline's first commit, None where nobody follows sequences; ``breaks`` are the latest, for people.
     """
 
     table: str
@@ -21,6 +22,8 @@ class TableProgress:
     snapshot_id: int | None
     last_commit_ms: int | None
     refusals: int
+    gaps: int | None = None
+    breaks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

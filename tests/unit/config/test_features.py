@@ -29,8 +29,6 @@ def test_what_this_version_can_run_is_accepted():
 def test_what_it_cannot_run_is_refused_line_by_line():
     config = load_text((EXAMPLES / "market_data" / "market-data.yaml").read_text(), "m.yaml", {}, EXAMPLES)
     assert refused(config) == [
-        "m.yaml:36: tables[0].gaps: is not available in this version",
-        "m.yaml:41: tables[1].gaps: is not available in this version",
         "m.yaml:44: tables[2].mode: upsert is not available in this version; append is",
         "m.yaml:45: tables[2].key: is not available in this version",
         "m.yaml:46: tables[2].decode_key: is not available in this version",
