@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,8 @@ from lakeward.clock import Clock
 from lakeward.errors import Directive, LakewardError
 from lakeward.lanes import Lane
 from lakeward.ledger import LedgerEntry
-from lakeward.positions import Partition, Position, Positions
+from lakeward.outcomes import Found
+from lakeward.positions import Bounds, Partition, Position, Positions
 from lakeward.records import RawBatch
 from lakeward.stages import Source
 from lakeward.starts import Edge, Holdings, StartPolicy, resolve
@@ -23,6 +25,10 @@ RETRY_S = 2.0
 """Seconds between two attempts to ask a catalog or broker where a partition continues."""
 OTHERS_S = 10.0
 """A named topic of which nothing has been assigned to us for so many seconds is read by other workers."""
+ASKED_A_TURN = 32
+"""So many tables are asked between two polls: those that answer begin, and commits go on, while others wait."""
+FEW, SIDE_BY_SIDE = 4, 8
+"""More tables than a few are asked by so many threads: hundreds, one after the other, would take half a minute."""
 
 
 class Joining:
@@ -47,15 +53,17 @@ class Joining:
         self._early: frozenset[str] | None = None
         self._assigned_at = 0.0
         self._goals: dict[Partition, int] = {}
+        self._asked_up_to = ""
+        self._again = False
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
         self.begun: set[Partition] = set()
 
     def look(self, topics: Iterable[str]) -> None:
         """Load the tables of ``topics`` once, so that a server that is away is an error at the start, not later."""
-        for topic in topics:
-            for lane in self.lanes_of(topic):
-                lane.target.find()
+        _, failure = _answers([lane for topic in topics for lane in self.lanes_of(topic)])
+        if failure is not None:
+            raise failure
 
     def expect(self, topics: Iterable[str]) -> None:
         """These are named, and were there at the start: `start` is meant for them, whenever they are assigned."""
@@ -76,6 +84,7 @@ class Joining:
         log.info("assigned", partitions=sorted(str(p) for p in partitions))
         self.waiting.update(partitions)
         self._not_before = 0.0
+        self._asked_up_to = ""
         self._assigned_at = self._clock.monotonic()
         if self._early is None:
             self._early = frozenset(p.topic for p in partitions)
@@ -104,42 +113,71 @@ class Joining:
 
     def current(self, raw: RawBatch) -> RawBatch:
         """The messages whose partition is begun: those of an ended run are discarded (PROTOCOL S5)."""
-        current = np.zeros(int(raw.partition.max(initial=0)) + 1, np.bool_)
-        for partition in self.begun:
-            if partition.topic == raw.topic and partition.number < len(current):
-                current[partition.number] = True
+        numbers = range(int(raw.partition.max(initial=0)) + 1)
+        current = np.array([Partition(raw.topic, number) in self.begun for number in numbers], np.bool_)
         mask = current[raw.partition]
         return raw if mask.all() else raw.select(np.flatnonzero(mask))
 
     def join(self) -> set[Partition]:
         """Begin every waiting partition whose tables have all said where it continues; return those begun."""
-        ready: set[Partition] = set()
         if not self.waiting or self._clock.monotonic() < self._not_before:
-            return ready
+            return set()
+        asked = self._next_to_ask()
         try:
-            for lane in {id(lane): lane for p in sorted(self.waiting) for lane in self.lanes_of(p.topic)}.values():
-                self._ask(lane)
-            ready = {p for p in self.waiting if all(self._settled(lane, p) for lane in self.lanes_of(p.topic))}
-            self._begin(sorted(ready))
-            if any(self._unknown(lane, p) for p in self.waiting for lane in self.lanes_of(p.topic)):
-                self._not_before = self._clock.monotonic() + RETRY_S
+            self._ask(asked)
+            # Asked about, and not known to the source: the topic is being made, or deleted.
+            self._again |= any(p not in lane.next and not lane.engaged for lane, of in asked.items() for p in of)
         except LakewardError as error:
             if error.directive is not Directive.RETRY:
                 raise
             log.warning("trying again", what="finding positions", error=error.what, wait_s=RETRY_S)
-            self._not_before = self._clock.monotonic() + RETRY_S
-            return set()
+            self._again = True
+        if self._again and not self._asked_up_to:
+            self._again, self._not_before = False, self._clock.monotonic() + RETRY_S
+        ready = {p for p in self.waiting if self._settled(p)}
+        self._begin(sorted(ready))
         return ready
 
-    def _ask(self, lane: Lane) -> None:
-        missing = {p for p in self.waiting if p.topic in lane.topics and p not in lane.next}
-        if not missing or lane.engaged:
-            return
-        found = lane.target.find()
+    def _next_to_ask(self) -> dict[Lane, set[Partition]]:
+        """The tables to ask in this turn, each with the partitions that it is to place; goes round over all of them."""
+        waiting: dict[str, list[Partition]] = {}
+        for partition in self.waiting:
+            waiting.setdefault(partition.topic, []).append(partition)
+        asked: dict[Lane, set[Partition]] = {}
+        for topic in sorted(topic for topic in waiting if topic > self._asked_up_to):
+            if len(asked) >= ASKED_A_TURN:
+                return asked
+            for lane in self.lanes_of(topic):
+                of = {p for p in waiting[topic] if p not in lane.next}
+                if of and not lane.engaged:
+                    asked.setdefault(lane, set()).update(of)
+            self._asked_up_to = topic
+        self._asked_up_to = ""
+        return asked
+
+    def _ask(self, asked: Mapping[Lane, Collection[Partition]]) -> None:
+        answers, failure = _answers(list(asked))
+        topics = {p.topic for lane in answers for p in asked[lane]}
+        # After the tables: a table's position is never beyond an end that was told later.
+        bounds = self._source.partitions(topics) if topics else {}
+        identities = self._source.identities(topics) if topics else {}
+        for lane, found in answers.items():
+            own = {p.topic for p in asked[lane]}
+            self._place(
+                lane,
+                found,
+                {p: bounds[p] for p in asked[lane] if p in bounds},
+                {topic: identity for topic, identity in identities.items() if topic in own},
+            )
+        if failure is not None:
+            raise failure
+
+    def _place(
+        self, lane: Lane, found: Found, bounds: Mapping[Partition, Bounds], identities: Mapping[str, str | None]
+    ) -> None:
+        """Decide where ``lane`` continues in these partitions."""
         lane.entry, lane.exists = found.entry, found.exists
-        topics = {p.topic for p in missing}
-        bounds = {p: b for p, b in self._source.partitions(topics).items() if p in missing}
-        identities = self._source.identities(topics)
+        topics = {p.topic for p in bounds}
         adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None
         entry = adopted or found.entry
         late = frozenset(topic for topic in topics if self._is_late(topic, entry))
@@ -177,14 +215,9 @@ class Joining:
                 return True
         return False
 
-    @staticmethod
-    def _unknown(lane: Lane, partition: Partition) -> bool:
-        """The source was asked about it and does not know it: its topic is being made, or deleted."""
-        return partition not in lane.next and not lane.engaged
-
-    @staticmethod
-    def _settled(lane: Lane, partition: Partition) -> bool:
-        return partition in lane.next and not lane.settling
+    def _settled(self, partition: Partition) -> bool:
+        lanes = self._by_topic.get(partition.topic)
+        return lanes is not None and all(partition in lane.next and not lane.settling for lane in lanes)
 
     def _begin(self, partitions: Iterable[Partition]) -> None:
         starts = {p: min((lane.next[p] for lane in self.lanes_of(p.topic)), key=lambda at: at.next) for p in partitions}
@@ -227,3 +260,32 @@ class Joining:
             if known and len(known) == len(entries) and len(told) <= 1:
                 proved[partition] = min(known, key=lambda at: at.next)
         return proved
+
+
+def _answers(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], LakewardError | None]:
+    """What their tables say, and the first error of those that did not answer: after it, no other is asked."""
+    if len(lanes) <= FEW:
+        return _answers_in_turn(lanes)
+    with ThreadPoolExecutor(SIDE_BY_SIDE, "asking") as pool:
+        futures = {lane: pool.submit(lane.target.find) for lane in lanes}
+        wait(futures.values(), return_when=FIRST_EXCEPTION)
+        pool.shutdown(cancel_futures=True)
+    answers: dict[Lane, Found] = {}
+    failure: LakewardError | None = None
+    for lane, future in futures.items():
+        if not future.cancelled():
+            try:
+                answers[lane] = future.result()
+            except LakewardError as error:
+                failure = failure or error
+    return answers, failure
+
+
+def _answers_in_turn(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], LakewardError | None]:
+    answers: dict[Lane, Found] = {}
+    try:
+        for lane in lanes:
+            answers[lane] = lane.target.find()
+    except LakewardError as error:
+        return answers, error
+    return answers, None
