@@ -34,20 +34,28 @@ class Catalogue:
 
     def partitions(self, topics: Iterable[str]) -> dict[Partition, Bounds]:
         """See `lakeward.stages.Source.partitions`."""
-        there = [Partition(topic, number) for topic in topics for number in self._numbers(topic)]
+        there = self._there(list(topics))
         if not there:
             return {}
         low, end = self._offsets(there, EARLIEST), self._offsets(there, LATEST)
         return {p: Bounds(low[p], end[p]) for p in there if p in low and p in end}
 
-    def _numbers(self, topic: str) -> list[int]:
+    def _there(self, topics: list[str]) -> list[Partition]:
+        """The partitions of ``topics``: of one, or else of all that the cluster has, asked once."""
         try:
-            about = self._consumer.list_topics(topic, timeout=REQUEST_S).topics[topic]
+            one = {"topic": topics[0]} if len(topics) == 1 else {}
+            known = self._consumer.list_topics(**one, timeout=REQUEST_S).topics if topics else {}
         except KafkaException as failure:
-            raise unanswered(f"topic {topic}", failure) from failure
-        if about.error is not None and about.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise unanswered(f"topic {topic}", KafkaException(about.error))
-        return [] if about.error is not None else sorted(about.partitions)
+            raise unanswered(f"topic {', '.join(topics)}", failure) from failure
+        there: list[Partition] = []
+        for topic in topics:
+            about = known.get(topic)
+            if about is None or (about.error and about.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
+                continue
+            if about.error is not None:
+                raise unanswered(f"topic {topic}", KafkaException(about.error))
+            there += [Partition(topic, number) for number in sorted(about.partitions)]
+        return there
 
     def _offsets(self, partitions: Iterable[Partition], when: int) -> dict[Partition, int]:
         asked = [TopicPartition(*p, when) for p in partitions]
