@@ -10,6 +10,7 @@
     │   ├── LedgerError           the table's own record cannot be proved
     │   ├── TableChangedError     dropped, recreated or altered under us
     │   └── SchemaMismatchError   the data does not fit the table
+    │       └── UnfitRowsError    nor can the table be changed to take it
     ├── RejectedRecordError       one record cannot be decoded or stored       dead-letter  exit 1
     ├── PermissionDeniedError     a server refuses us                          fatal      exit 3
     ├── StorageError              files cannot be written (disk full, quota)   retry      exit 3
@@ -90,6 +91,10 @@ class TableChangedError(OperatorError):
 
 class SchemaMismatchError(OperatorError):
     """The data has a column or a type that the table does not have, and may not be changed to fit."""
+
+
+class UnfitRowsError(SchemaMismatchError):
+    """Rows have a schema that a table cannot take, even by changing itself as far as it may."""
 
 
 class RejectedRecordError(LakewardError):

@@ -49,9 +49,10 @@ from pyiceberg.types import (
     UUIDType,
 )
 
+from lakeward.sinks.iceberg.evolution import iceberg_schema
 from lakeward.sinks.iceberg.parquet import plan_files, write_files
 from lakeward.sinks.iceberg.partitioning import split
-from lakeward.sinks.iceberg.schema import conform, iceberg_schema
+from lakeward.sinks.iceberg.schema import conform
 
 DAYS = st.integers(-719162, 2932896)
 """Year 1 to 9999, as days since 1970."""

@@ -20,7 +20,18 @@ MOST_LINES = 500
 MOST_LINES_OF_TESTS = 900
 """A suite may list the cases of one rule after the other."""
 
-VOCABULARY = {"errors", "clock", "positions", "records", "ledger", "letters", "outcomes", "layout", "stages"}
+VOCABULARY = {
+    "admission",
+    "errors",
+    "clock",
+    "positions",
+    "records",
+    "ledger",
+    "letters",
+    "outcomes",
+    "layout",
+    "stages",
+}
 LEAVES = {
     "joining",
     "lanes",

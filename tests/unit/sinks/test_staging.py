@@ -22,8 +22,8 @@ from pyiceberg.table import Table
 
 from lakeward.errors import ConfigurationError, SchemaMismatchError
 from lakeward.layout import Layout
+from lakeward.sinks.iceberg.evolution import iceberg_schema
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
-from lakeward.sinks.iceberg.schema import iceberg_schema
 from lakeward.sinks.iceberg.staging import Stager, discard
 
 UTC = dt.UTC

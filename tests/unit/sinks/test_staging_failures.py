@@ -17,8 +17,8 @@ from pyiceberg.table import Table
 
 from lakeward.errors import LakewardError, PermissionDeniedError, StorageError, UnreachableError
 from lakeward.layout import Layout
+from lakeward.sinks.iceberg.evolution import iceberg_schema
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
-from lakeward.sinks.iceberg.schema import iceberg_schema
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.testing.faults import Fault, FaultyIO, Plan, fail, meanwhile
 

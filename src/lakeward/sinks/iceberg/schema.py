@@ -1,14 +1,13 @@
-"""Arrow schemas as Iceberg schemas, and Arrow rows made to fit a table without changing what they say."""
+"""Arrow types as Iceberg types, and Arrow rows made to fit a table without changing what they say."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.schema import Schema, assign_fresh_schema_ids
+from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType,
     BooleanType,
@@ -32,10 +31,13 @@ from pyiceberg.types import (
     UUIDType,
 )
 
-from lakeward.errors import SchemaMismatchError
+from lakeward.errors import SchemaMismatchError, UnfitRowsError
 
 FIELD_ID = b"PARQUET:field_id"
-_DOC = b"doc"
+
+Former = Mapping[int, tuple[str, ...]]
+"""Names that fields had before, by field id; what a field is called now is no former name of its neighbours."""
+
 _UINT64_DIGITS = 20
 _MAX_PRECISION = 38
 _SMALL_LIMIT = 2**31 - 1
@@ -54,7 +56,8 @@ def _is_binary(arrow: pa.DataType) -> bool:
     return bool(arrow in _BINARIES)
 
 
-def _is_list(arrow: pa.DataType) -> bool:
+def is_list(arrow: pa.DataType) -> bool:
+    """Whether it is a list of any layout."""
     return any(check(arrow) for check in _LISTS)
 
 
@@ -100,55 +103,10 @@ _ARROW: dict[type[IcebergType], pa.DataType] = {
 _ARROW_LARGE: dict[type[IcebergType], pa.DataType] = {StringType: pa.large_string(), BinaryType: pa.large_binary()}
 
 
-def iceberg_schema(arrow: pa.Schema) -> Schema:
-    """The Iceberg schema of a new table for rows of ``arrow``; ids from 1, as a catalog would assign them.
-
-    Nullability and ``doc`` field metadata are kept. Zoned timestamps of any zone become UTC instants.
-
-    Raises:
-        SchemaMismatchError: a type that no Iceberg v2 type holds without loss.
-    """
-    _refuse_duplicates(arrow.names)
-    ids = count(1)
-    return assign_fresh_schema_ids(Schema(*(_nested(field, field.name, ids) for field in arrow)))
-
-
-def _nested(field: pa.Field, path: str, ids: Iterator[int]) -> NestedField:
-    doc = (field.metadata or {}).get(_DOC)
-    return NestedField(
-        next(ids),
-        field.name,
-        _type(field.type, path, ids),
-        required=not field.nullable,
-        doc=doc.decode() if doc else None,
-    )
-
-
-def _type(arrow: pa.DataType, path: str, ids: Iterator[int]) -> IcebergType:
-    if pa.types.is_struct(arrow):
-        names = [arrow.field(i).name for i in range(arrow.num_fields)]
-        _refuse_duplicates(names, path)
-        return StructType(*(_nested(arrow.field(name), f"{path}.{name}", ids) for name in names))
-    if _is_list(arrow):
-        element = arrow.value_field
-        return ListType(next(ids), _type(element.type, f"{path}.element", ids), element_required=not element.nullable)
-    if pa.types.is_map(arrow):
-        key = _type(arrow.key_type, f"{path}.key", ids)
-        value = _type(arrow.item_type, f"{path}.value", ids)
-        return MapType(next(ids), key, next(ids), value, value_required=not arrow.item_field.nullable)
-    found = _primitive(arrow)
-    if found is None:
-        raise SchemaMismatchError(
-            f'column "{path}" has the Arrow type {arrow}, which no Iceberg type holds without loss',
-            "Cast the column to a type that Iceberg has, or leave it out.",
-        )
-    return found
-
-
-def _primitive(arrow: pa.DataType) -> PrimitiveType | None:
+def primitive_of(arrow: pa.DataType) -> PrimitiveType | None:
     """The narrowest Iceberg type that holds every value of ``arrow``; None where there is none."""
     if pa.types.is_dictionary(arrow):
-        return _primitive(arrow.value_type)
+        return primitive_of(arrow.value_type)
     if pa.types.is_timestamp(arrow):
         return TimestamptzType() if arrow.tz else TimestampType()
     if pa.types.is_decimal(arrow):
@@ -159,8 +117,10 @@ def _primitive(arrow: pa.DataType) -> PrimitiveType | None:
     return next((iceberg for check, iceberg in _PRIMITIVES if check(arrow)), None)
 
 
-def conform(rows: pa.Table, schema: Schema, *, large: bool | None = None) -> pa.Table:
+def conform(rows: pa.Table, schema: Schema, former: Former | None = None, *, large: bool | None = None) -> pa.Table:
     """``rows`` as ``schema`` has them: its columns in its order, its types, field ids in the metadata.
+
+    Columns are found by name, also by those that ``former`` says they had before.
 
     Only what loses nothing is converted: int to long, float to double, decimals to more digits of the same scale,
     time units to microseconds where every value is exact, dictionaries to their values; columns that ``rows`` lacks
@@ -173,18 +133,15 @@ def conform(rows: pa.Table, schema: Schema, *, large: bool | None = None) -> pa.
     """
     if large is None:
         large = needs_large([rows])
-    _refuse_duplicates(rows.column_names)
-    extra = [name for name in rows.column_names if name not in {field.name for field in schema.fields}]
-    if extra:
-        raise _unknown(extra, [field.name for field in schema.fields], "table")
+    former = former or {}
+    places = _places(list(rows.schema), schema.fields, former, "")
     columns, fields = [], []
-    for field in schema.fields:
-        at = rows.schema.get_field_index(field.name)
-        source = rows.column(at) if at >= 0 else pa.chunked_array([pa.nulls(len(rows))])
+    for field, at in zip(schema.fields, places, strict=True):
+        source = rows.column(at) if at is not None else pa.chunked_array([pa.nulls(len(rows))])
         target = _arrow_field(field, large=large)
-        if at < 0 and field.required and len(rows):
+        if at is None and field.required and len(rows):
             raise _required(field.name, "the records do not have it")
-        columns.append(_column(source, field, target))
+        columns.append(_column(source, field, target, former))
         fields.append(target)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -231,36 +188,75 @@ def _arrow_type(kind: IcebergType, *, large: bool) -> pa.DataType:
     return found
 
 
-def _column(source: pa.ChunkedArray, field: NestedField, target: pa.Field) -> pa.ChunkedArray:
+def _column(source: pa.ChunkedArray, field: NestedField, target: pa.Field, former: Former) -> pa.ChunkedArray:
     if source.type == target.type and isinstance(field.field_type, PrimitiveType):
         if field.required and source.null_count:
             raise _required(field.name, f"{source.null_count} of {len(source)} records have none")
         return source
-    chunks = [_array(chunk, field, target, field.name) for chunk in source.chunks]
+    chunks = [_Fitting(former).array(chunk, field, target, field.name) for chunk in source.chunks]
     return pa.chunked_array(chunks, target.type)
 
 
-def _array(source: pa.Array, field: NestedField, target: pa.Field, path: str) -> pa.Array:
-    """One array as ``target`` wants it; ``path`` names it in errors."""
-    if field.required and source.null_count:
-        raise _required(path, f"{source.null_count} of {len(source)} values are missing")
-    if pa.types.is_null(source.type):
-        return pa.nulls(len(source), target.type)
-    kind = field.field_type
-    if isinstance(kind, StructType) and pa.types.is_struct(source.type):
-        return _struct(source, kind, target.type, path)
-    if isinstance(kind, ListType) and _is_list(source.type):
-        return _list(source, kind, target.type, path)
-    if isinstance(kind, MapType) and pa.types.is_map(source.type):
-        return _map(source, kind, target.type, path)
-    if source.type == target.type and isinstance(kind, PrimitiveType):
-        return source
-    if not _fits(source.type, kind):
-        raise SchemaMismatchError(
-            f'column "{path}" holds {source.type}, the table stores {kind}: the values would change',
-            "Make the records fit the table, or change the type of the column in the table.",
-        )
-    return _cast(source, target.type, path)
+class _Fitting:
+    """Arrays as a table wants them; ``former``: the names that its fields had before."""
+
+    def __init__(self, former: Former) -> None:
+        self._former = former
+
+    def array(self, source: pa.Array, field: NestedField, target: pa.Field, path: str) -> pa.Array:
+        """One array as ``target`` wants it; ``path`` names it in errors."""
+        if field.required and source.null_count:
+            raise _required(path, f"{source.null_count} of {len(source)} values are missing")
+        if pa.types.is_null(source.type):
+            return pa.nulls(len(source), target.type)
+        kind = field.field_type
+        if isinstance(kind, StructType) and pa.types.is_struct(source.type):
+            return self._struct(source, kind, target.type, path)
+        if isinstance(kind, ListType) and is_list(source.type):
+            return self._list(source, kind, target.type, path)
+        if isinstance(kind, MapType) and pa.types.is_map(source.type):
+            return self._map(source, kind, target.type, path)
+        if source.type == target.type and isinstance(kind, PrimitiveType):
+            return source
+        if not fits(source.type, kind):
+            raise SchemaMismatchError(
+                f'column "{path}" holds {source.type}, the table stores {kind}: the values would change',
+                "Make the records fit the table, or change the type of the column in the table.",
+            )
+        return _cast(source, target.type, path)
+
+    def _struct(self, source: pa.StructArray, kind: StructType, target: pa.StructType, path: str) -> pa.Array:
+        given = [source.type.field(i) for i in range(source.type.num_fields)]
+        places = _places(given, kind.fields, self._former, path)
+        valid = source.is_valid() if source.null_count else None
+        children = []
+        for i, (field, at) in enumerate(zip(kind.fields, places, strict=True)):
+            child = source.field(at) if at is not None else pa.nulls(len(source))
+            # What lies under a null struct is no value: a required field may be missing there.
+            present = child if valid is None else child.filter(valid)
+            if field.required and present.null_count:
+                raise _required(f"{path}.{field.name}", f"{present.null_count} of {len(present)} values are missing")
+            children.append(
+                self.array(child, field.model_copy(update={"required": False}), target.field(i), f"{path}.{field.name}")
+            )
+        mask = source.is_null() if source.null_count else None
+        fields = [target.field(i) for i in range(target.num_fields)]
+        return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
+
+    def _list(self, source: pa.Array, kind: ListType, target: pa.DataType, path: str) -> pa.Array:
+        element = self.array(source.flatten(), kind.element_field, target.value_field, f"{path}.element")
+        large = pa.types.is_large_list(target)
+        build = pa.LargeListArray if large else pa.ListArray
+        offsets = _offsets(pc.list_value_length(source), pa.int64() if large else pa.int32())
+        return build.from_arrays(offsets, element, type=target, mask=source.is_null() if source.null_count else None)
+
+    def _map(self, source: pa.MapArray, kind: MapType, target: pa.MapType, path: str) -> pa.Array:
+        pairs = source.cast(pa.list_(pa.struct([source.type.key_field, source.type.item_field])))
+        entries, lengths = pairs.flatten(), pc.list_value_length(pairs)
+        keys = self.array(entries.field(0), kind.key_field, target.key_field, f"{path}.key")
+        items = self.array(entries.field(1), kind.value_field, target.item_field, f"{path}.value")
+        mask = source.is_null() if source.null_count else None
+        return pa.MapArray.from_arrays(_offsets(lengths, pa.int32()), keys, items, type=target, mask=mask)
 
 
 def _cast(source: pa.Array, target: pa.DataType, path: str) -> pa.Array:
@@ -277,54 +273,14 @@ def _cast(source: pa.Array, target: pa.DataType, path: str) -> pa.Array:
         ) from None
 
 
-def _struct(source: pa.StructArray, kind: StructType, target: pa.StructType, path: str) -> pa.Array:
-    names = [source.type.field(i).name for i in range(source.type.num_fields)]
-    _refuse_duplicates(names, path)
-    extra = [name for name in names if name not in {field.name for field in kind.fields}]
-    if extra:
-        raise _unknown([f"{path}.{name}" for name in extra], [field.name for field in kind.fields], f'struct "{path}"')
-    valid = source.is_valid() if source.null_count else None
-    children = []
-    for i, field in enumerate(kind.fields):
-        at = names.index(field.name) if field.name in names else -1
-        child = source.field(at) if at >= 0 else pa.nulls(len(source))
-        # What lies under a null struct is no value: a required field may be missing there.
-        present = child if valid is None else child.filter(valid)
-        if field.required and present.null_count:
-            raise _required(f"{path}.{field.name}", f"{present.null_count} of {len(present)} values are missing")
-        children.append(
-            _array(child, field.model_copy(update={"required": False}), target.field(i), f"{path}.{field.name}")
-        )
-    mask = source.is_null() if source.null_count else None
-    fields = [target.field(i) for i in range(target.num_fields)]
-    return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
-
-
-def _list(source: pa.Array, kind: ListType, target: pa.DataType, path: str) -> pa.Array:
-    element = _array(source.flatten(), kind.element_field, target.value_field, f"{path}.element")
-    large = pa.types.is_large_list(target)
-    build = pa.LargeListArray if large else pa.ListArray
-    offsets = _offsets(pc.list_value_length(source), pa.int64() if large else pa.int32())
-    return build.from_arrays(offsets, element, type=target, mask=source.is_null() if source.null_count else None)
-
-
-def _map(source: pa.MapArray, kind: MapType, target: pa.MapType, path: str) -> pa.Array:
-    pairs = source.cast(pa.list_(pa.struct([source.type.key_field, source.type.item_field])))
-    entries, lengths = pairs.flatten(), pc.list_value_length(pairs)
-    keys = _array(entries.field(0), kind.key_field, target.key_field, f"{path}.key")
-    items = _array(entries.field(1), kind.value_field, target.item_field, f"{path}.value")
-    mask = source.is_null() if source.null_count else None
-    return pa.MapArray.from_arrays(_offsets(lengths, pa.int32()), keys, items, type=target, mask=mask)
-
-
 def _offsets(lengths: pa.Array, kind: pa.DataType) -> pa.Array:
     sums = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int64()))
     return pa.concat_arrays([pa.array([0], pa.int64()), sums]).cast(kind)
 
 
-def _fits(source: pa.DataType, kind: IcebergType) -> bool:
+def fits(source: pa.DataType, kind: IcebergType) -> bool:
     """Whether every value of ``source`` (time units aside) is a value of ``kind`` that means the same."""
-    natural = _primitive(source)
+    natural = primitive_of(source)
     if natural is None:
         return False
     if isinstance(natural, DecimalType) and isinstance(kind, DecimalType):
@@ -334,21 +290,85 @@ def _fits(source: pa.DataType, kind: IcebergType) -> bool:
     return kind == natural or (natural, kind) in _WIDENINGS
 
 
-def _refuse_duplicates(names: Sequence[str], path: str = "") -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
+def promoted(kind: PrimitiveType, arrow: pa.DataType) -> PrimitiveType | None:
+    """The type that Iceberg lets ``kind`` become so that it holds ``arrow`` too; None where there is none."""
+    natural = primitive_of(arrow)
+    if natural is None or not ((kind, natural) in _WIDENINGS or _more_digits(kind, natural)):
+        return None
+    return natural
+
+
+def _more_digits(kind: PrimitiveType, wider: PrimitiveType) -> bool:
+    if not isinstance(kind, DecimalType) or not isinstance(wider, DecimalType):
+        return False
+    return kind.scale == wider.scale and kind.precision < wider.precision
+
+
+def match(
+    names: Sequence[str], fields: Sequence[NestedField], former: Former, where: str = "", *, several: bool = False
+) -> list[int | None]:
+    """For each of ``names``, which of ``fields`` it means; None where it means none.
+
+    Current names come first; a name that a field had before counts where no other of ``names`` is that field's
+    current one, and where only one field had it. ``several`` names may then mean one field.
+
+    Raises:
+        UnfitRowsError: two of them mean one field. ``where`` is the struct, for the error.
+    """
+    current = {field.name: at for at, field in enumerate(fields)}
+    had = Counter(name for field in fields for name in former.get(field.field_id, ()))
+    before = {
+        name: at
+        for at, field in enumerate(fields)
+        for name in former.get(field.field_id, ())
+        if had[name] == 1 and name not in current
+    }
+    exact = {current[name] for name in names if name in current}
+    meant: dict[int, str] = {}
+    found: list[int | None] = []
+    for name in names:
+        at = current.get(name)
+        if at is None and (at := before.get(name)) is not None and at in exact:
+            at = None
+        if at is not None and meant.setdefault(at, name) != name and not several:
+            place = f' of "{where}"' if where else ""
+            raise UnfitRowsError(
+                f'the records have "{meant[at]}" and "{name}", both of them names that "{fields[at].name}"{place} had',
+                "Write one of the two, or give one of them another name.",
+            )
+        found.append(at)
+    return found
+
+
+def _places(given: Sequence[pa.Field], fields: Sequence[NestedField], former: Former, path: str) -> list[int | None]:
+    """For each of ``fields``, which of ``given`` holds it; None where none does.
+
+    Raises:
+        SchemaMismatchError: a field is given that is none of ``fields``, or a name twice.
+    """
+    names = [one.name for one in given]
+    if (twice := repeated(names)) is not None:
         where = f' in "{path}"' if path else ""
         raise SchemaMismatchError(
-            f'two columns are named "{twice[0]}"{where}', "Rename one of them where the records are made."
+            f'two columns are named "{twice}"{where}', "Rename one of them where the records are made."
         )
+    found = match(names, fields, former, path)
+    extra = [one for one, at in zip(given, found, strict=True) if at is None and not pa.types.is_null(one.type)]
+    if extra:
+        listed = ", ".join(f'"{path}.{one.name}"' if path else f'"{one.name}"' for one in extra)
+        known = ", ".join(field.name for field in fields)
+        where = f'struct "{path}"' if path else "table"
+        raise SchemaMismatchError(
+            f"the records have {listed}, which the {where} does not have (it has {known})",
+            "Add the column to the table (as optional), or leave it out of the records.",
+        )
+    holder = {at: i for i, at in enumerate(found) if at is not None}
+    return [holder.get(at) for at in range(len(fields))]
 
 
-def _unknown(extra: Sequence[str], known: Sequence[str], where: str) -> SchemaMismatchError:
-    listed = ", ".join(f'"{name}"' for name in extra)
-    return SchemaMismatchError(
-        f"the records have {listed}, which the {where} does not have (it has {', '.join(known)})",
-        "Add the column to the table (as optional), or leave it out of the records.",
-    )
+def repeated(names: Sequence[str]) -> str | None:
+    """The first name that is there twice."""
+    return next((name for name, times in Counter(names).items() if times > 1), None)
 
 
 def _required(path: str, why: str) -> SchemaMismatchError:

@@ -22,6 +22,7 @@ from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
+from lakeward.sinks.iceberg.evolution import iceberg_schema
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
@@ -30,7 +31,6 @@ from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
-from lakeward.sinks.iceberg.schema import iceberg_schema
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
 
