@@ -16,9 +16,12 @@ from pyiceberg.catalog import Catalog
 
 from lakeward.batching import FlushPolicy
 from lakeward.clock import Clock
+from lakeward.column_selection import ColumnSelection, SelectingDecoder
 from lakeward.config import CATALOG_NAME, Config
 from lakeward.config.sources import Kafka
 from lakeward.config.tables import Table
+from lakeward.dead_letters.box import Letterbox
+from lakeward.dead_letters.rows import Owner
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.code_cache import default_folder
 from lakeward.decoding.json import JsonDecoder
@@ -148,6 +151,18 @@ class Assembly:
             self._targets[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
         return self._targets[name]
 
+    def letterbox(self, table: Table, name: str) -> Letterbox:
+        """Where the dead letters of the table ``name`` go."""
+        chosen = self.config.dead_letters_of(table, name)
+        settings = TargetSettings(
+            pipeline=self.config.name,
+            table=tuple(chosen.table.replace("/", ".").split(".")),
+            keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+        )
+        chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
+        target = IcebergTarget(self.catalog, settings, self._clock, chance)
+        return Letterbox(target, Owner(self.config.name, name.replace("/", ".")), chosen.max_rate, self._clock)
+
     def _lane(self, index: int, name: str) -> Lane:
         if name not in self._lanes:
             table = self.config.tables[index]
@@ -155,15 +170,20 @@ class Assembly:
             policy = FlushPolicy(flush.interval.total_seconds(), flush.rows, flush.bytes)
             target = self.target(table, name)
             settings = LaneSettings(policy, dict(table.metadata_columns), _rule(table))
-            self._lanes[name] = Lane(target, self._decoder(table, target), settings)
+            self._lanes[name] = Lane(target, self._decoder(table, target), settings, self.letterbox(table, name))
         return self._lanes[name]
 
     def _decoder(self, table: Table, target: IcebergTarget) -> Decoder:
+        selection = _selection(table)
+        decoder = self._records_decoder(table, target, selection)
+        return decoder if selection == ColumnSelection() else SelectingDecoder(decoder, selection)
+
+    def _records_decoder(self, table: Table, target: IcebergTarget, selection: ColumnSelection) -> Decoder:
         decode = self.config.decode_of(table)
         if decode.kind == "avro":
             return self.avro()
         if decode.fields is None and (schema := target.schema()) is not None:
-            own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
+            own = selection.records(pa.schema([f for f in schema if f.name not in table.metadata_columns]))
             return JsonDecoder.from_schema(own, self._code_cache)
         return JsonDecoder(decode.fields, self._code_cache)
 
@@ -192,6 +212,12 @@ class Assembly:
 def _route(table: Table) -> Route:
     pattern = re.compile(table.topic_pattern) if table.topic_pattern else None
     return Route(table.table, frozenset(table.topics or ()), pattern)
+
+
+def _selection(table: Table) -> ColumnSelection:
+    columns = table.columns
+    include = None if columns.include is None else frozenset(columns.include)
+    return ColumnSelection(include, frozenset(columns.exclude), dict(columns.rename))
 
 
 def _rule(table: Table) -> Rule | None:

@@ -40,6 +40,7 @@ def inconsistencies(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _feed(at, table, [name for name in _SOURCES if name in _section(data.get("source"))])
         yield from _placeholders(at, table)
         yield from _layout(at, table)
+        yield from _columns(at, table)
 
 
 def _section(value: Any) -> Mapping[str, Any]:
@@ -165,6 +166,26 @@ def _layout(at: KeyPath, table: Mapping[str, Any]) -> Iterator[Problem]:
             Layout(*layout)
         except ValueError as error:
             yield Problem((*at, key), str(error))
+
+
+def _columns(at: KeyPath, table: Mapping[str, Any]) -> Iterator[Problem]:
+    columns = _section(table.get("columns"))
+    include, exclude = _list(columns, "include"), _list(columns, "exclude")
+    rename = _section(columns.get("rename"))
+    if include and exclude:
+        yield Problem((*at, "columns", "exclude"), "columns.include already leaves out all others; write one of them")
+    targets = list(rename.values())
+    for old, new in rename.items():
+        path = (*at, "columns", "rename", old)
+        if old in exclude or (include and old not in include):
+            yield Problem(path, f'"{old}" is left out of the table')
+        elif targets.count(new) > 1:
+            yield Problem(path, f'two columns would be named "{new}"')
+    gone = [name for name in exclude if name not in targets]
+    gaps = _section(table.get("gaps"))
+    for name in [*_list(gaps, "key"), gaps.get("sequence")]:
+        if name in gone:
+            yield Problem((*at, "gaps"), f'"{name}" is left out of the table by columns.exclude')
 
 
 def _parsed(parse: Callable[[str], T], terms: list[Any]) -> tuple[T, ...]:

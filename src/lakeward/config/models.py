@@ -16,7 +16,7 @@ from lakeward.config.secrecy import reveal
 from lakeward.config.sections import Section
 from lakeward.config.sinks import Sink
 from lakeward.config.sources import Source
-from lakeward.config.tables import Flush, Table
+from lakeward.config.tables import DeadLetters, Flush, Table
 from lakeward.errors import ConfigurationError
 
 
@@ -84,6 +84,9 @@ class Config(Section):
     sink: Sink = Field(description="Where rows go.")
     tables: Items[Table] = Field(min_length=1, description="What feeds each table, and how its rows are written.")
     flush: Flush = Field(default=Flush(), description="When a batch is committed: whichever comes first.")
+    dead_letters: DeadLetters = Field(
+        default=DeadLetters(), description="What becomes of records that cannot become rows."
+    )
     snapshots: Snapshots = Field(default=Snapshots(), description="How long the past of a table is kept.")
     log: Log = Field(default=Log(), description="What is logged.")
     http: Http | None = Field(default=None, description="Status page, metrics and health checks.")
@@ -124,6 +127,20 @@ class Config(Section):
             return self.flush
         own = {name: getattr(table.flush, name) for name in table.flush.model_fields_set}
         return self.flush.model_copy(update=own)
+
+    def dead_letters_of(self, table: Table, name: str) -> DeadLetters:
+        """What becomes of the dead letters of the table ``name``: its own settings over those for all tables.
+
+        Raises:
+            ConfigurationError: they would go into a table that is fed by records.
+        """
+        own = table.dead_letters
+        written = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
+        chosen = self.dead_letters.model_copy(update=written)
+        place = chosen.table.replace("{table}", name)
+        if any(place == other.table for other in self.tables):
+            raise ConfigurationError(f"the dead letters of {name} would go into {place}, which has rows of its own")
+        return chosen.model_copy(update={"table": place})
 
     def catalog_properties(self) -> dict[str, Any]:
         """What ``pyiceberg.catalog.load_catalog(CATALOG_NAME, **properties)`` takes. Secrets are revealed.

@@ -116,6 +116,20 @@ def _table_name(text: str) -> str:
 TableName = Annotated[Text, AfterValidator(_table_name)]
 
 
+def _letter_table(text: str) -> str:
+    unknown = [placeholder for placeholder in PLACEHOLDER.findall(text) if placeholder != "table"]
+    if unknown:
+        raise ValueError(f"{{{unknown[0]}}} is not known here; {{table}} is the name of the table")
+    if text == "{table}":
+        raise ValueError("must be another table than that of the rows")
+    _table_name(text.replace("{table}", "x.x"))
+    return text
+
+
+LetterTable = Annotated[Text, AfterValidator(_letter_table)]
+Rate = Annotated[float, BeforeValidator(_from_variable), Field(ge=0, le=1)]
+
+
 def _web_url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/]+(?:/\S*)?", text):
         raise ValueError("must be a URL that begins with http:// or https://")

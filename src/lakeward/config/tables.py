@@ -12,9 +12,11 @@ from lakeward.config.scalars import (
     Count,
     Interval,
     Items,
+    LetterTable,
     Metadata,
     Named,
     PartitionBy,
+    Rate,
     Regex,
     Size,
     SortBy,
@@ -36,12 +38,34 @@ class Flush(Section):
     bytes: Size = Field(default=128 * 1024**2, description="Most memory that a batch takes: `128MiB`, `1GB`.")
 
 
+class DeadLetters(Section):
+    """What becomes of records that cannot become rows."""
+
+    table: LetterTable = Field(
+        default="{table}__dead_letters",
+        description="Where they are kept, with what they said and why; `{table}` is the name of the rows' table.",
+    )
+    max_rate: Rate = Field(
+        default=0.1,
+        description="Largest share of them among a table's last 1,000 records, or as many as one fetch brought: more "
+        "stops the pipeline (exit code 4). 0: the first one stops it; 1: none does.",
+    )
+
+
 class Gaps(Section):
     """Holes in a business sequence."""
 
     key: Items[Text] = Field(min_length=1, description="Columns that identify a sequence.")
     sequence: Text = Field(description="Column that counts up by one.")
     reset: Literal["daily"] | None = Field(default=None, description="When the sequence starts again.")
+
+
+class Columns(Section):
+    """Which columns of the records the table gets, at the top level."""
+
+    include: Items[Text] | None = Field(default=None, min_length=1, description="Only these. Default: all.")
+    exclude: Items[Text] = Field(default=(), description="All but these.")
+    rename: Named[Text] = Field(default={}, description="The record's name: the table's name.")
 
 
 class Table(Section):
@@ -76,6 +100,9 @@ class Table(Section):
         description="What to do with records that do not fit: `evolve` the table, send them to the dead letters, or "
         "`stop`.",
     )
+    columns: Columns = Field(
+        default=Columns(), description="Which columns the table gets; other settings use the table's names."
+    )
     partition_by: Items[PartitionBy] = Field(
         default=(),
         description="Partition fields: `column`, `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(16, c)`, "
@@ -92,6 +119,9 @@ class Table(Section):
     )
     flush: Flush | None = Field(
         default=None, description="As `flush` below, for this table alone; what is left out is taken from there."
+    )
+    dead_letters: DeadLetters | None = Field(
+        default=None, description="As `dead_letters` below, for this table alone; what is left out is taken from there."
     )
     gaps: Gaps | None = Field(default=None, description="Report holes in a business sequence.")
 

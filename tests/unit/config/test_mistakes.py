@@ -233,6 +233,22 @@ def test_a_wrong_section_is_one_line(extra, expected):
             "{topics: [a], table: a.b, gaps: {key: [a], sequense: b}}",
             'f.yaml:8: tables[0].gaps.sequense: unknown key; did you mean "sequence"?',
         ),
+        (
+            "{topics: [a], table: a.b, columns: {include: [x], exclude: [y]}}",
+            "f.yaml:8: tables[0].columns.exclude: columns.include already leaves out all others; write one of them",
+        ),
+        (
+            "{topics: [a], table: a.b, columns: {exclude: [x], rename: {x: y}}}",
+            'f.yaml:8: tables[0].columns.rename.x: "x" is left out of the table',
+        ),
+        (
+            "{topics: [a], table: a.b, columns: {include: [z], rename: {x: y}}}",
+            'f.yaml:8: tables[0].columns.rename.x: "x" is left out of the table',
+        ),
+        (
+            "{topics: [a], table: a.b, columns: {exclude: [n]}, gaps: {key: [k], sequence: n}}",
+            'f.yaml:8: tables[0].gaps: "n" is left out of the table by columns.exclude',
+        ),
     ],
 )
 def test_a_wrong_table_is_one_line(table, expected):
@@ -240,6 +256,13 @@ def test_a_wrong_table_is_one_line(table, expected):
         assert all("was cut at a comma; put the whole term in quotes" in line for line in mistakes(with_table(table)))
     else:
         assert mistakes(with_table(table)) == [expected]
+
+
+def test_two_columns_cannot_be_given_one_name():
+    assert mistakes(with_table("{topics: [a], table: a.b, columns: {rename: {x: z, y: z}}}")) == [
+        'f.yaml:8: tables[0].columns.rename.x: two columns would be named "z"',
+        'f.yaml:8: tables[0].columns.rename.y: two columns would be named "z"',
+    ]
 
 
 def test_two_tables_with_one_name_are_refused():
