@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,8 @@ class Lane:
         """Counts what is filling and committing, not only what is committed (PROTOCOL S6)."""
         self.sources: dict[str, str | None] = {}
         """The ids of the topics as they were when this table's positions in them were resolved."""
+        self.first: set[Partition] = set()
+        """Partitions whose position no commit has proved yet."""
         self.entry: LedgerEntry | None = None
         self.filling = Filling(settings.flush)
         self.committing: tuple[Batch, Future[Outcome]] | None = None
@@ -152,6 +154,7 @@ class Lane:
             self.filling.move(loss.partition, loss.end, Position(loss.end))
             self.filling.accept(loss)
         self.next.update(starts.positions)
+        self.first = (self.first - starts.positions.keys()) | starts.first
         if (starts.first or starts.losses or (anchor and starts.positions)) and self.exists:
             self.filling.touch(now)
             self.filling.hurry()
@@ -183,6 +186,7 @@ class Lane:
         """Hand the filled batch over and open a new one."""
         topics = {partition.topic for partition in self.filling.claim}
         batch = self.filling.seal(commit_id, {t: i for t, i in self.sources.items() if t in topics})
+        batch = replace(batch, known=frozenset(batch.claim.keys() - self.first))
         self.filling = Filling(self.settings.flush)
         self.committing = (batch, send(batch))
 
@@ -201,6 +205,7 @@ class Lane:
     def committed(self, receipt: CommitReceipt, now_ms: int, freshness_ms: int | None) -> None:
         """Note a proof."""
         self.entry = receipt.entry
+        self.first -= receipt.entry.positions.keys()
         self.exists = True
         self.settling = False
         self.refused_in_a_row = 0
@@ -236,6 +241,7 @@ class Lane:
         self.committing = None
         self.settling = False
         self.next = {}
+        self.first = set()
 
     def release(self, revoked: Collection[Partition]) -> set[Partition]:
         """Give up partitions that are no longer ours, with their rows (PROTOCOL R2); return those to read again.

@@ -214,3 +214,22 @@ def test_i8_a_property_that_cannot_be_read_stops_the_table(text: str) -> None:
 def test_every_pipeline_is_known_by_its_snapshots_and_by_its_property() -> None:
     table = metadata([snapshot(1, None, {"p": entry(1), "q": entry(2)}), snapshot(2, 1)], 2, {key_of("r"): "x"})
     assert pipelines_of(table) == {"p", "q", "r"}
+
+
+def test_f2_none_is_not_guessed_where_a_pipeline_that_was_there_may_have_expired() -> None:
+    beside = snapshot(3, 2, {"p": entry(3)})
+    cut = [snapshot(9, 8), beside]
+    with pytest.raises(LedgerError, match="no snapshot proves"):
+        look(metadata(cut, 9))
+    with pytest.raises(LedgerError, match="no snapshot proves"):
+        look(metadata([snapshot(9, 8)], 9, {"lakeward-history.p": "{}"}))
+    with pytest.raises(LedgerError, match="no snapshot proves"):
+        find(metadata([snapshot(9, None)], 9), "p", lambda _: 8, fed=True)
+    assert look(metadata([snapshot(9, 8)], 9)) == Finding(None, None, 0)  # never there: a table with a past of its own
+
+
+def test_f2_none_is_proved_by_the_first_commit_and_by_one_of_another_pipeline_that_carries_no_entry_of_ours() -> None:
+    beside = snapshot(3, 2, {"p": entry(3)})
+    assert find(metadata([snapshot(1, None), beside], 1), "p", no_parent, fed=True) == Finding(None, None, 0)
+    carried = [snapshot(9, 8, {"q": entry(1)}), beside]
+    assert find(metadata(carried, 9), "p", no_parent, fed=True) == Finding(None, None, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,22 @@ def test_a_pipeline_that_had_written_nothing_yet_begins_anew(lake: Lake) -> None
     assert lake.target("quotes").find().entry is None
     landed(commit(lake.target("quotes"), batch(0, 3, partition=QUOTES, commit="anew")))
     assert lake.rows() == expected(batch(0, 5), batch(0, 3, partition=QUOTES))
+
+
+def test_b2_a_running_writer_whose_first_commit_was_rolled_back_leaves_no_hole(lake: Lake) -> None:
+    ours, theirs = lake.target(), lake.target("quotes")
+    first, _ = fill(ours, 0, 5)
+    landed(commit(theirs, batch(0, 3, partition=QUOTES)))
+    ours.roll_back(ours.plan_rollback(first), "undo")
+    outcome = commit(theirs, replace(batch(3, 3, partition=QUOTES), known=frozenset({QUOTES})))
+    assert isinstance(outcome, Refused)
+    assert (outcome.entry, outcome.covered) == (None, False)
+    second = Partition("orders", 1)
+    outcome = commit(ours, replace(batch(7, 3, partition=second), known=frozenset({second})))
+    assert isinstance(outcome, Refused)
+    assert outcome.entry is not None
+    assert second not in outcome.entry.positions
+    assert lake.rows() == expected(batch(0, 5))
 
 
 def test_a_commit_between_the_look_and_the_rollback_wins(lake: Lake) -> None:

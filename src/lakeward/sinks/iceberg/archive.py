@@ -20,11 +20,11 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from lakeward.errors import LedgerError
+from lakeward.sinks.iceberg.find import ARCHIVE_PREFIX
 from lakeward.sinks.iceberg.shelf import folder, get, put
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-PROPERTY_PREFIX = "lakeward-history."
 RECORDS_A_FILE = 16_384
 
 
@@ -74,7 +74,7 @@ class Pointer:
 
 def property_of(pipeline: str) -> str:
     """The table property that holds the pipeline's pointer."""
-    return PROPERTY_PREFIX + pipeline
+    return ARCHIVE_PREFIX + pipeline
 
 
 def pointer_in(metadata: TableMetadata, pipeline: str) -> Pointer | None:
@@ -117,9 +117,9 @@ def append(io: FileIO, metadata: TableMetadata, pipeline: str, records: Sequence
 def read_all(io: FileIO, metadata: TableMetadata) -> Iterator[Archived]:
     """Every record of every pipeline's archive, each pipeline's newest file first; a missing file ends its chain."""
     for key in sorted(metadata.properties):
-        if not key.startswith(PROPERTY_PREFIX):
+        if not key.startswith(ARCHIVE_PREFIX):
             continue
-        pointer = pointer_in(metadata, key.removeprefix(PROPERTY_PREFIX))
+        pointer = pointer_in(metadata, key.removeprefix(ARCHIVE_PREFIX))
         path = pointer.file if pointer is not None else None
         while path is not None:
             content = _read(io, path)

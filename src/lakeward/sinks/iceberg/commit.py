@@ -25,10 +25,11 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from lakeward.clock import Clock
-from lakeward.errors import Directive, LakewardError, LedgerError, UndecidedError
+from lakeward.errors import Directive, LakewardError, LedgerError, UndecidedError, UnfitRowsError
 from lakeward.ledger import LedgerEntry, Standing, next_entry, outdated, refuse_other_owner
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused, Staged, Totals
-from lakeward.sinks.iceberg.attempt import Attempt, Entries, build, time_of_next, totals_of
+from lakeward.sinks.iceberg.attempt import Attempt, Contents, Entries, build, time_of_next, totals_of
+from lakeward.sinks.iceberg.evolution import Growth, Shape
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.sinks.iceberg.find import (
     Finding,
@@ -38,6 +39,7 @@ from lakeward.sinks.iceberg.find import (
     head_of,
     pipelines_of,
 )
+from lakeward.sinks.iceberg.fitting import shape_of
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.upkeep import Upkeep
@@ -57,13 +59,20 @@ class StagedFiles:
     schema_id: int
     spec_id: int
     began: float
+    shape: Shape = field(default_factory=Shape)
+    """The columns as they were, names included: by them the rows have found theirs."""
+    growth: Growth | None = None
+    """What the table becomes in the same commit."""
+    unfit: bool = False
+    """The rows did not fit the table as it was last seen: there are no files."""
 
     def fit(self, table: Table) -> bool:
         """Whether the files can be committed to ``table`` as it is now."""
+        if self.unfit or not self.files:
+            return not self.unfit
         metadata = table.metadata
-        return not self.files or (
-            (self.schema_id, self.spec_id) == (metadata.current_schema_id, metadata.default_spec_id)
-        )
+        same = (self.schema_id, self.spec_id) == (metadata.current_schema_id, metadata.default_spec_id)
+        return same and shape_of(metadata) == self.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,10 @@ class Commit:
             if settled is not None:
                 self._sweep(table, settled)
                 return settled
-            self._fit(table)
+            settled = self._fit(table, seen[desk.pipeline].entry)
+            if settled is not None:
+                self._sweep(table, settled)
+                return settled
             attempt = self._patiently(partial(self._build, table, seen), "writing manifests")
             answer = self._send(table, attempt)
             while not isinstance(answer, Table):
@@ -132,15 +144,21 @@ class Commit:
             else:
                 desk.manifests.landed(attempt.snapshot.snapshot_id, attempt.manifests)
                 desk.upkeep.committed(attempt.snapshot.snapshot_id, attempt.manifests)
+                desk.handle.fed = True
                 receipt = self._receipt(attempt.snapshot, attempt.entry, totals_of(head_of(table.metadata)))
                 self._sweep(answer, receipt)
+                if self.staged.files.growth is not None and self.staged.files.growth.changes:
+                    log.info("evolved", table=desk.handle.name, changes=list(self.staged.files.growth.changes))
                 return receipt
 
     def _read(self, table: Table) -> Mapping[str, Finding]:
         """Every pipeline's entry at this head, ours included (I5)."""
         metadata, parent_of = table.metadata, self.desk.handle.parent_of(table)
         names = pipelines_of(metadata) | {self.desk.pipeline}
-        return {name: find(metadata, name, parent_of) for name in sorted(names)}
+        return {
+            name: find(metadata, name, parent_of, fed=self.desk.handle.fed and name == self.desk.pipeline)
+            for name in sorted(names)
+        }
 
     def _judge(self, table: Table, seen: Mapping[str, Finding]) -> Outcome | None:
         """The outcome that the table already decides; None where an attempt is to be made."""
@@ -190,13 +208,20 @@ class Commit:
         handle, number = self.batch.writer
         return handle in entry.writers and entry.writers[handle].number >= number
 
-    def _fit(self, table: Table) -> None:
-        """Stage again where the files are bound to another schema or spec (C1)."""
+    def _fit(self, table: Table, entry: LedgerEntry | None) -> Refused | None:
+        """Stage again where the files are bound to another schema or spec (C1).
+
+        Refused where the rows do not fit the table any more: they were admitted to it as it was before.
+        """
         while not self.staged.files.fit(table):
             log.info("staging again", table=self.desk.handle.name, reason="schema or partition spec changed")
             self._generations.append(self.staged)
             restage = partial(self.restage, self.batch, table, len(self._generations))
-            self.staged = self._patiently(restage, "staging again")
+            try:
+                self.staged = self._patiently(restage, "staging again")
+            except UnfitRowsError as error:
+                return Refused(entry, covered=False, reason=f"the table has other columns now: {error.what}")
+        return None
 
     def _build(self, table: Table, seen: Mapping[str, Finding]) -> Attempt:
         own = seen[self.desk.pipeline]
@@ -210,9 +235,8 @@ class Commit:
         )
         others = {n: f.entry for n, f in seen.items() if f.entry is not None and n != self.desk.pipeline}
         with translated(f"writing manifests of {self.desk.handle.name}", table.location()):
-            return build(
-                table, Entries(self.desk.pipeline, entry, others), self.staged.files.files, self.desk.manifests, time_ms
-            )
+            contents = Contents(self.staged.files.files, self.staged.files.growth)
+            return build(table, Entries(self.desk.pipeline, entry, others), contents, self.desk.manifests, time_ms)
 
     def _send(self, table: Table, attempt: Attempt) -> Table | Exception:
         """The table after a parsed success; otherwise what was raised, which proves nothing (C3)."""

@@ -16,6 +16,8 @@ from lakeward.ledger import KEY_PREFIX, LedgerEntry, decode, encode, key_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+ARCHIVE_PREFIX = "lakeward-history."
+"""Before a pipeline's name: the table property that tells where the entries of expired snapshots are kept."""
 CHERRY_PICKED_FROM = "source-snapshot-id"
 _REMEDY = (
     "Look at `lakeward history`, then roll the table back to a snapshot that carries an entry, "
@@ -110,16 +112,18 @@ def entry_in(snapshot: Snapshot, pipeline: str) -> LedgerEntry | None:
     return decode(text, f"snapshot {snapshot.snapshot_id}") if text is not None else None
 
 
-def find(metadata: TableMetadata, pipeline: str, parent_of: ParentOf) -> Finding:
+def find(metadata: TableMetadata, pipeline: str, parent_of: ParentOf, *, fed: bool = False) -> Finding:
     """What the table knows of ``pipeline``, by rules F1 to F3 and F6.
 
-    ``parent_of`` is asked only where the walk ends without an entry.
+    ``parent_of`` is asked only where the walk ends without an entry. ``fed``: the caller has seen an entry of it in
+    this table before.
 
     Raises:
         LedgerError: UNPROVEN, cherry-picked (F3), or an entry that cannot be read (I8).
     """
     uuid = str(metadata.table_uuid)
     held = mirrored(metadata, pipeline)
+    fed = fed or _has_fed(metadata, pipeline)
     last: Snapshot | None = None
     strangers = 0
     for depth, snapshot in enumerate(ancestry(metadata)):
@@ -129,7 +133,7 @@ def find(metadata: TableMetadata, pipeline: str, parent_of: ParentOf) -> Finding
             return _found(entry, depth, held)
         strangers += entry is not None
         _refuse_cherry_pick(snapshot, metadata, pipeline)
-    if held is None and not strangers:
+    if held is None and not strangers and (not fed or _proves_none(metadata, parent_of)):
         return Finding(None, None, 0)
     if held is not None and held.entry.table == uuid and last is not None:
         parent = last.parent_snapshot_id if last.parent_snapshot_id is not None else parent_of(last)
@@ -140,6 +144,27 @@ def find(metadata: TableMetadata, pipeline: str, parent_of: ParentOf) -> Finding
         "it was replaced, copied, or rolled back and expired by something else",
         _REMEDY,
     )
+
+
+def _has_fed(metadata: TableMetadata, pipeline: str) -> bool:
+    """Whether anything beside the ancestry and the property tells that ``pipeline`` has written to this table."""
+    if ARCHIVE_PREFIX + pipeline in metadata.properties:
+        return True
+    keys = (snapshot.summary.additional_properties for snapshot in metadata.snapshots if snapshot.summary)
+    return any(key_of(pipeline) in key for key in keys)
+
+
+def _proves_none(metadata: TableMetadata, parent_of: ParentOf) -> bool:
+    """Whether the ancestry without an entry of ours is complete: to the first commit, or to one of another pipeline.
+
+    That one would carry our entry, had there been one (I5).
+    """
+    last: Snapshot | None = None
+    for last in ancestry(metadata):
+        keys = last.summary.additional_properties if last.summary else {}
+        if any(key.startswith(KEY_PREFIX) for key in keys):
+            return True
+    return last is None or (last.parent_snapshot_id is None and parent_of(last) is None)
 
 
 def _found(entry: LedgerEntry, depth: int, held: Mirror | None) -> Finding:

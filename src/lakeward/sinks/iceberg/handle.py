@@ -33,6 +33,8 @@ class Handle:
         self._table: Table | None = None
         self._loaded = 0.0
         self._uuid: str | None = None
+        self.fed = False
+        """Whether the table, when it was last asked, knew where our pipeline continues."""
         self.superseded: list[str] = []
         """Metadata files that newer ones have pushed out of the log; nobody's to read any more."""
 
@@ -67,6 +69,11 @@ class Handle:
     def is_known(self) -> bool:
         """Whether the table has been seen."""
         return self._uuid is not None
+
+    @property
+    def seen(self) -> Table | None:
+        """The table as last seen, without asking; None where it has not been. Any thread may look."""
+        return self._table
 
     def known(self) -> Table:
         """The table as last seen.

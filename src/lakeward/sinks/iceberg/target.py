@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import structlog
@@ -13,23 +14,27 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError
 
+from lakeward.admission import Outlook, SchemaChanges
 from lakeward.clock import Clock
-from lakeward.errors import OperatorError
+from lakeward.errors import OperatorError, UnfitRowsError
 from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
-from lakeward.sinks.iceberg.evolution import iceberg_schema
+from lakeward.sinks.iceberg.evolution import Growth, Shape, iceberg_schema
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
+from lakeward.sinks.iceberg.fitting import evolution, grown, shape_of
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
+from lakeward.sinks.iceberg.naming import PROPERTY as NAMES
 from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
@@ -51,7 +56,8 @@ TABLE_DEFAULTS = {
 class TargetSettings:
     """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation.
 
-    ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds.
+    ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds. ``schema_changes``: whether the table
+    may change in the commit of rows that need it; library appends never change it.
     """
 
     pipeline: str
@@ -59,6 +65,7 @@ class TargetSettings:
     layout: Layout = field(default_factory=Layout)
     properties: Mapping[str, str] = field(default_factory=dict)
     keep_ms: int = 7 * DAY_MS
+    schema_changes: SchemaChanges = SchemaChanges.EVOLVE
 
 
 class IcebergTarget:
@@ -69,6 +76,7 @@ class IcebergTarget:
         self.name = ".".join(settings.table)
         self._clock = clock
         self._handle = Handle(catalog, settings.table, clock)
+        self._outlook: tuple[Any, Shape] = (None, Shape())
         self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms)
         self._desk = Desk(settings.pipeline, self._handle, Manifests(), clock, chance, threading.Event(), self._upkeep)
 
@@ -80,7 +88,8 @@ class IcebergTarget:
         parent_of = self._handle.parent_of(table)
         others = pipelines_of(table.metadata) - {self.settings.pipeline}
         entries = {name: find(table.metadata, name, parent_of).entry for name in sorted(others)}
-        own = find(table.metadata, self.settings.pipeline, parent_of)
+        own = find(table.metadata, self.settings.pipeline, parent_of, fed=self._handle.fed)
+        self._handle.fed = own.entry is not None
         return Found(
             exists=True,
             entry=own.entry,
@@ -134,9 +143,11 @@ class IcebergTarget:
             SchemaMismatchError: the layout names a column that ``schema`` does not have.
             PermissionDeniedError: namespace or table may not be created. OperatorError: no namespace to create it in.
         """
+        self._create(iceberg_schema(schema))
+
+    def _create(self, columns: Schema) -> None:
         if self._handle.load() is not None:
             return
-        columns = iceberg_schema(schema)
         spec, order = partition_spec(self.settings.layout, columns), sort_order(self.settings.layout, columns)
         properties = {**TABLE_DEFAULTS, **self.settings.properties}
         catalog, namespace = self._handle.catalog, self.settings.table[:-1]
@@ -147,7 +158,7 @@ class IcebergTarget:
                 catalog.create_table(
                     self.settings.table, columns, partition_spec=spec, sort_order=order, properties=properties
                 )
-            log.info("created", table=self.name, columns=len(schema))
+            log.info("created", table=self.name, columns=len(columns.fields))
         except TableAlreadyExistsError:
             log.info("already created", table=self.name)
         except NoSuchNamespaceError as error:
@@ -157,13 +168,32 @@ class IcebergTarget:
             ) from error
         self._handle.look()
 
+    @property
+    def outlook(self) -> Outlook:
+        """See `Target.outlook`."""
+        table = self._handle.seen
+        metadata = None if table is None else table.metadata
+        key = None
+        if metadata is not None:
+            key = (metadata.table_uuid, metadata.current_schema_id, metadata.properties.get(NAMES))
+        known, shape = self._outlook
+        if known != key:
+            shape = Shape() if metadata is None else shape_of(metadata)
+            self._outlook = key, shape
+        return shape
+
     def stage(self, batch: Batch) -> Staged:
         """See `Target.stage`."""
         began = self._clock.monotonic()
         if batch.parts and not self._handle.is_known:
-            self.create(batch.parts[-1].schema)
+            self._create(assign_fresh_schema_ids(grown(Shape(), batch.parts).shape.schema))
         # As last seen: whatever has changed since, the commit finds out, and stages again (C1).
-        return self._write(batch, self._handle.known(), batch.id, began)
+        table = self._handle.known()
+        try:
+            return self._write(batch, table, batch.id, began)
+        except UnfitRowsError as error:
+            log.info("does not fit the table as last seen", table=self.name, reason=error.what)
+            return Staged(batch, replace(_bound(table, [], began), unfit=True), 0, 0)
 
     def commit(self, staged: Staged) -> Outcome:
         """See `Target.commit`."""
@@ -201,18 +231,36 @@ class IcebergTarget:
 
     def _write(self, batch: Batch, table: Table, commit_id: str, began: float) -> Staged:
         rows = sum(part.num_rows for part in batch.parts)
-        files = Stager(table).stage(batch.parts, commit_id) if rows else []
+        bound = _bound(table, [], began)
+        if rows:
+            growth = self._growth(bound.shape, batch)
+            if growth is not None:
+                table = evolution(table.metadata, growth).applied_to(table)
+            former = (growth.shape if growth is not None else bound.shape).former
+            bound = replace(bound, files=Stager(table, former).stage(batch.parts, commit_id), growth=growth)
+        files = bound.files
         written = sum(file.record_count for file in files)
         if written != rows:
             raise OperatorError(
                 f"{written} of {rows} rows were staged for {self.name}", "Nothing was committed. Please report this."
             )
-        metadata = table.metadata
-        bound = StagedFiles(
-            files, str(metadata.table_uuid), metadata.current_schema_id, metadata.default_spec_id, began
-        )
         return Staged(batch, bound, rows, sum(file.file_size_in_bytes for file in files))
+
+    def _growth(self, shape: Shape, batch: Batch) -> Growth | None:
+        """How the table changes in the commit of ``batch``; None where it may not, nor keep names."""
+        if batch.writer is not None or self.settings.schema_changes is SchemaChanges.STOP:
+            return None
+        growth = grown(shape, batch.parts)
+        if growth.changes and self.settings.schema_changes is not SchemaChanges.EVOLVE:
+            raise UnfitRowsError(f"the records need another schema: {'; '.join(growth.changes)}")
+        return growth
 
     @staticmethod
     def _discard(table: Table, files: list[DataFile]) -> None:
         discard(table.io, files)
+
+
+def _bound(table: Table, files: list[DataFile], began: float) -> StagedFiles:
+    metadata = table.metadata
+    ids = metadata.current_schema_id, metadata.default_spec_id
+    return StagedFiles(files, str(metadata.table_uuid), *ids, began, shape_of(metadata))
