@@ -59,6 +59,12 @@ def foreign(lake: Lake) -> Table:
     return table
 
 
+def landed_head(lake: Lake) -> int:
+    head = lake.table().metadata.current_snapshot_id
+    assert head is not None
+    return head
+
+
 def roll_back(lake: Lake, snapshot_id: int) -> None:
     """Another program's rollback: `main` moves back, no snapshot is made."""
     lake.table().manage_snapshots().set_current_snapshot(snapshot_id=snapshot_id).commit()
@@ -223,6 +229,19 @@ def test_c1_files_of_an_attempt_that_landed_after_all_are_not_staged_again(lake:
     plan.next("commit_table", land_and_alter)
     assert landed(target.commit(staged)).attempts == 1
     assert sorted(row[:3] for row in lake.rows()) == sorted(expected(batch(0, 5)))
+
+
+def test_c4_a_commit_to_another_branch_takes_the_sequence_number_and_the_next_attempt_has_another(
+    lake: Lake, plan: Plan
+) -> None:
+    target = lake.target(plan=plan)
+    commit(target, batch(0, 2))
+    staged = target.stage(batch(2, 3))
+    lake.table().manage_snapshots().create_branch(landed_head(lake), "audit").commit()
+    rows = batch(1000, 1, partition=Partition("foreign", 0)).parts[0]
+    plan.next("commit_table", meanwhile(lambda: lake.table().append(rows, branch="audit")))
+    assert landed(target.commit(staged)).attempts == 2
+    assert lake.rows() == expected(batch(0, 5))
 
 
 def test_c2f_a_slow_clock_never_goes_back_behind_the_head(lake: Lake) -> None:

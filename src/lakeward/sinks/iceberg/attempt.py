@@ -62,12 +62,16 @@ class Attempt:
     spec_id: int
 
     def stands(self, metadata: TableMetadata) -> bool:
-        """Whether everything that it asserts still holds: then it may still land, and may be sent again (C4)."""
+        """Whether everything that it asserts still holds: then it may still land, and may be sent again (C4).
+
+        A commit to another branch takes the sequence number and leaves `main` where it is: no catalog takes this then.
+        """
         head = head_of(metadata)
         return (
             (head.snapshot_id if head else None) == self.head
             and metadata.current_schema_id == self.schema_id
             and metadata.default_spec_id == self.spec_id
+            and metadata.last_sequence_number < (self.snapshot.sequence_number or 0)
         )
 
     def is_dead(self, metadata: TableMetadata) -> bool:
