@@ -33,7 +33,9 @@ from pyiceberg.table.update import (
 
 from lakeward.ledger import LedgerEntry, encode, key_of
 from lakeward.outcomes import Totals
+from lakeward.sinks.iceberg.evolution import Growth
 from lakeward.sinks.iceberg.find import head_of, mirror, mirrored
+from lakeward.sinks.iceberg.fitting import Evolution, evolution
 from lakeward.sinks.iceberg.manifests import Manifests, Paper, write_list
 
 
@@ -44,6 +46,14 @@ class Entries:
     pipeline: str
     own: LedgerEntry
     others: Mapping[str, LedgerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a commit adds: data files, and columns where ``growth`` says so."""
+
+    files: Sequence[DataFile]
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +108,11 @@ def totals_of(snapshot: Snapshot | None) -> Totals:
     return Totals(*(int(summary.get(key, 0)) for key in (TOTAL_RECORDS, TOTAL_DATA_FILES, TOTAL_FILE_SIZE)))
 
 
-def build(table: Table, entries: Entries, files: Sequence[DataFile], manifests: Manifests, time_ms: int) -> Attempt:
-    """Write the manifests and the manifest list of a snapshot that appends ``files`` on the head of ``table``."""
-    metadata, head = table.metadata, head_of(table.metadata)
+def build(table: Table, entries: Entries, contents: Contents, manifests: Manifests, time_ms: int) -> Attempt:
+    """Write the manifests and the manifest list of a snapshot that adds ``contents`` on the head of ``table``."""
+    base, files, head = table.metadata, contents.files, head_of(table.metadata)
+    change = Evolution(base) if contents.growth is None else evolution(base, contents.growth)
+    metadata = change.metadata
     snapshot_id, sequence_number = metadata.new_snapshot_id(), metadata.next_sequence_number()
     places, commit = table.location_provider(), entries.own.commit
     stem = places.new_metadata_location(f"{commit}-{snapshot_id}")
@@ -126,10 +138,12 @@ def build(table: Table, entries: Entries, files: Sequence[DataFile], manifests: 
         requirements=(
             AssertTableUUID(uuid=metadata.table_uuid),
             AssertRefSnapshotId.model_validate({"ref": MAIN_BRANCH, "snapshot-id": parent}),
-            AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
+            AssertCurrentSchemaId.model_validate({"current-schema-id": base.current_schema_id}),
             AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
+            *change.requirements,
         ),
         updates=(
+            *change.updates,
             AddSnapshotUpdate(snapshot=snapshot),
             set_main(metadata, snapshot_id),
             SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id)),
@@ -137,7 +151,7 @@ def build(table: Table, entries: Entries, files: Sequence[DataFile], manifests: 
         manifests=composed,
         written=tuple(paper.written),
         entry=entries.own,
-        schema_id=metadata.current_schema_id,
+        schema_id=base.current_schema_id,
         spec_id=metadata.default_spec_id,
     )
 

@@ -333,7 +333,7 @@ def _told(arrow: pa.DataType) -> str:
 
 
 def _misfit(path: Path, arrow: pa.DataType, kind: IcebergType, why: str = "the values would change") -> UnfitRowsError:
-    shown = _told(arrow) if isinstance(kind, PrimitiveType) or pa.types.is_nested(arrow) else str(arrow)
+    shown = _told(arrow) if primitive_of(arrow) is not None or pa.types.is_nested(arrow) else str(arrow)
     stored = str(kind) if isinstance(kind, PrimitiveType) else type(kind).__name__.removesuffix("Type").lower()
     return UnfitRowsError(
         f'column "{_text(path)}" holds {shown}, the table stores {stored}: {why}',

@@ -23,7 +23,7 @@ from lakeward.errors import LakewardError, PermissionDeniedError, StorageError
 from lakeward.sinks.iceberg.failures import explained
 from lakeward.sinks.iceberg.parquet import FilePlan, Written, plan_files, write_files
 from lakeward.sinks.iceberg.partitioning import PartitionRows, split
-from lakeward.sinks.iceberg.schema import conform, needs_large
+from lakeward.sinks.iceberg.schema import Former, conform, needs_large
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -59,10 +59,11 @@ class Binding:
 
 
 class Stager:
-    """Writes the data files of batches for one table as it was loaded."""
+    """Writes the data files of batches for one table as it was loaded; ``former``: names that its columns had."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, former: Former | None = None) -> None:
         self.binding = Binding.of(table)
+        self._former = former or {}
 
     def stage(self, parts: Sequence[pa.Table], commit_id: str) -> list[DataFile]:
         """Write all rows of ``parts`` (their schemas may differ); every row is in exactly one of the files returned.
@@ -80,7 +81,7 @@ class Stager:
         if not filled:
             return []
         large = needs_large(filled)
-        rows = pa.concat_tables([conform(part, bound.schema, large=large) for part in filled])
+        rows = pa.concat_tables([conform(part, bound.schema, self._former, large=large) for part in filled])
         plan = plan_files(rows, bound.schema, bound.properties, bound.sorting)
         groups = split(rows, bound.schema, bound.spec, bound.sorting)
         return _Staging(bound, plan, commit_id).write(groups)

@@ -172,13 +172,13 @@ class IcebergTarget:
     def outlook(self) -> Outlook:
         """See `Target.outlook`."""
         table = self._handle.seen
-        metadata = None if table is None else table.metadata
-        key = None
-        if metadata is not None:
-            key = (metadata.table_uuid, metadata.current_schema_id, metadata.properties.get(NAMES))
         known, shape = self._outlook
+        if table is None:
+            return shape
+        metadata = table.metadata
+        key = metadata.table_uuid, metadata.current_schema_id, metadata.properties.get(NAMES)
         if known != key:
-            shape = Shape() if metadata is None else shape_of(metadata)
+            shape = shape_of(metadata)
             self._outlook = key, shape
         return shape
 
