@@ -25,7 +25,7 @@ def with_metadata(rows: pa.Table, raw: RawBatch, index: NDArray[np.int64], colum
     """Append ``columns`` (name: what it holds) to ``rows``, whose i-th row came from message ``index[i]``."""
     whole = len(index) == len(raw)
     for name, kind in columns.items():
-        rows = rows.append_column(pa.field(name, type_of(kind)), _values(kind, raw if whole else raw.select(index)))
+        rows = rows.append_column(pa.field(name, type_of(kind)), values_of(kind, raw if whole else raw.select(index)))
     return rows
 
 
@@ -34,7 +34,8 @@ def type_of(kind: str) -> pa.DataType:
     return pa.binary() if kind.startswith(HEADER_PREFIX) else TYPES[kind]
 
 
-def _values(kind: str, raw: RawBatch) -> pa.Array:
+def values_of(kind: str, raw: RawBatch) -> pa.Array:
+    """What every message of ``raw`` has for ``kind``: one of TYPES, ``value``, or a header."""
     if kind == "topic":
         return pa.DictionaryArray.from_arrays(np.zeros(len(raw), np.int8), [raw.topic]).cast(pa.string())
     if kind == "partition":
@@ -43,8 +44,8 @@ def _values(kind: str, raw: RawBatch) -> pa.Array:
         return pa.array(raw.offset)
     if kind == "timestamp":
         return pa.array(raw.timestamp * 1000, mask=raw.timestamp < 0).cast(TYPES["timestamp"])
-    if kind == "key":
-        return _binary(raw.keys)
+    if kind in {"key", "value"}:
+        return _binary(raw.keys if kind == "key" else raw.values)
     wanted = kind.removeprefix(HEADER_PREFIX)
     headers = raw.headers or [()] * len(raw)
     return pa.array([dict(pairs).get(wanted) for pairs in headers], pa.binary())

@@ -121,7 +121,7 @@ def test_aliases_that_multiply_are_cut_off():
             "zzz: 1",
             (
                 "f.yaml:9: zzz: unknown key; there is name, source, schema_registry, decode, sink, tables, flush, "
-                "snapshots, log, http, provision, checks"
+                "dead_letters, snapshots, log, http, provision, checks"
             ),
         ),
         ('http: {port: "8090"}', "f.yaml:9: http.port: must be a whole number"),
@@ -145,7 +145,7 @@ def test_aliases_that_multiply_are_cut_off():
             "<<: {a: b}",
             (
                 "f.yaml:9: <<: unknown key; there is name, source, schema_registry, decode, sink, tables, flush, "
-                "snapshots, log, http, provision, checks"
+                "dead_letters, snapshots, log, http, provision, checks"
             ),
         ),
     ],
