@@ -14,6 +14,7 @@ import pyarrow as pa
 import requests
 from pyiceberg.catalog import Catalog
 
+from lakeward.admission import SchemaChanges
 from lakeward.batching import FlushPolicy
 from lakeward.clock import Clock
 from lakeward.column_selection import ColumnSelection, SelectingDecoder
@@ -132,7 +133,9 @@ class Assembly:
 
     @property
     def _membership(self) -> dict[str, str]:
-        return {"group.instance.id": self._choices.instance} if self._choices.instance else {}
+        # The newer protocol keeps a name for the one that died until its session has timed out: it would lock us out.
+        named = self._choices.instance is not None and not self.config.newer_groups
+        return {"group.instance.id": self._choices.instance or ""} if named else {}
 
     def lanes_for(self, topic: str) -> list[Lane]:
         """The lanes that ``topic`` feeds; two topics may share one."""
@@ -146,6 +149,7 @@ class Assembly:
                 table=tuple(name.replace("/", ".").split(".")),
                 layout=table.layout,
                 keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+                schema_changes=SchemaChanges(table.schema_changes),
             )
             chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
             self._targets[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
@@ -169,7 +173,9 @@ class Assembly:
             flush = self.config.flush_of(table)
             policy = FlushPolicy(flush.interval.total_seconds(), flush.rows, flush.bytes)
             target = self.target(table, name)
-            settings = LaneSettings(policy, dict(table.metadata_columns), _rule(table))
+            settings = LaneSettings(
+                policy, dict(table.metadata_columns), _rule(table), SchemaChanges(table.schema_changes)
+            )
             self._lanes[name] = Lane(target, self._decoder(table, target), settings, self.letterbox(table, name))
         return self._lanes[name]
 

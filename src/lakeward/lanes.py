@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from lakeward.admission import SchemaChanges
+from lakeward.admitting import Admitting
 from lakeward.batching import Filling, FlushPolicy, Stretch, position_after, stretches
 from lakeward.errors import PositionError, RejectedRecordError
 from lakeward.ledger import LedgerEntry
@@ -28,12 +30,14 @@ from lakeward.starts import Starts
 class LaneSettings:
     """How one table is fed. ``metadata_columns`` maps a column to what it holds (see `metadata_columns`).
 
-    ``gaps`` says which business sequences to follow.
+    ``gaps`` says which business sequences to follow. ``schema_changes``: what is done with rows that do not fit the
+    table as it stands.
     """
 
     flush: FlushPolicy
     metadata_columns: Mapping[str, str] = field(default_factory=dict)
     gaps: Rule | None = None
+    schema_changes: SchemaChanges = SchemaChanges.EVOLVE
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Lane:
         self.target = target
         self.decoder = decoder
         self.settings = settings
+        self._admitting = Admitting(target, settings.schema_changes, settings.metadata_columns)
         self.sequences = SequenceWatch(settings.gaps, target) if settings.gaps is not None else None
         self.topics: set[str] = set()
         self.next: dict[Partition, Position] = {}
@@ -113,8 +118,9 @@ class Lane:
 
         Raises:
             RejectedRecordError: names topic, partition, offset, schema id and reason of the first such record.
+            SchemaMismatchError: records do not fit the table, and the policy is to stop.
         """
-        decoded = self.decoder.decode(raw)
+        decoded = self._admitting.admit(self.decoder.decode(raw))
         if decoded.rejects:
             raise rejected(raw, decoded, self.name)
         return decoded
@@ -238,6 +244,7 @@ class Lane:
         """Forget both batches; the table continues where ``entry`` says (PROTOCOL C5, B2). Never trims."""
         self.entry = entry
         self.filling = Filling(self.settings.flush)
+        self._admitting.forget()
         self.committing = None
         self.settling = False
         self.next = {}
@@ -255,6 +262,7 @@ class Lane:
                 self.next[partition] = Position(span.start)
             again = set(self.filling.claim) - set(revoked)
             self.filling = Filling(self.settings.flush)
+            self._admitting.forget()
             self.settling = self.settling and self.committing is not None
         for partition in revoked:
             self.next.pop(partition, None)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from lakeward.admission import Outlook
 from lakeward.outcomes import Batch, Found, Outcome, Staged
 from lakeward.positions import Bounds, Partition, Position
 from lakeward.records import Decoded, Polled, RawBatch
@@ -90,6 +91,10 @@ class Target(Protocol):
     """One table as the loop sees it. `stage` and `commit` are called by one thread at a time."""
 
     name: str
+
+    @property
+    def outlook(self) -> Outlook:
+        """The table's columns as last seen, without asking: another object as soon as they are others. Any thread."""
 
     def find(self) -> Found:
         """Load the table fresh and say what it knows of this pipeline (PROTOCOL F1-F7).

@@ -33,6 +33,7 @@ VOCABULARY = {
     "stages",
 }
 LEAVES = {
+    "admitting",
     "joining",
     "lanes",
     "starts",

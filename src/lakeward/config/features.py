@@ -26,7 +26,6 @@ class Limit:
     instead: str = ""
 
 
-_SCHEMA_CHANGES = ("evolve", "dead-letter")
 _DECODERS = ("debezium", "bytes")
 
 LIMITS: tuple[Limit, ...] = (
@@ -39,7 +38,6 @@ LIMITS: tuple[Limit, ...] = (
     Limit(("tables", "*", "decode"), _DECODERS, "avro and json are"),
     Limit(("tables", "*", "decode_key")),
     Limit(("tables", "*", "on_delete")),
-    Limit(("tables", "*", "schema_changes"), _SCHEMA_CHANGES, "stop is"),
     Limit(("tables", "*", "metadata_columns", "*"), CHANGE_PARTS, "key, topic, partition, offset and timestamp are"),
     Limit(("http",)),
     Limit(("provision",)),

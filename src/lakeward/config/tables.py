@@ -96,9 +96,9 @@ class Table(Section):
         default=None, description="`delete` the row, or `mark` it in `_cdc_deleted`."
     )
     schema_changes: Literal["evolve", "dead-letter", "stop"] = Field(
-        default="stop",
-        description="What to do with records that do not fit: `evolve` the table, send them to the dead letters, or "
-        "`stop`.",
+        default="evolve",
+        description="What to do with records whose columns do not fit the table: `evolve` it where no value would "
+        "change, send them to the dead letters, or `stop`.",
     )
     columns: Columns = Field(
         default=Columns(), description="Which columns the table gets; other settings use the table's names."

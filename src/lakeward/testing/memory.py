@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from lakeward.admission import Admission
 from lakeward.errors import PositionError, UndecidedError
 from lakeward.ledger import LedgerEntry, Standing, next_entry
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Refused, Staged, Totals
@@ -173,6 +174,18 @@ class MemoryTable:
         self.lock = threading.Lock()
 
 
+class Anything:
+    """An outlook that takes every schema."""
+
+    def admit(self, schema: pa.Schema, pending: Sequence[pa.Schema]) -> Admission:
+        """See `Outlook.admit`."""
+        del schema, pending
+        return Admission()
+
+
+ANYTHING = Anything()
+
+
 class MemoryTarget:
     """One handle to a `MemoryTable`; ``faults`` are called one after the other at the start of each commit attempt."""
 
@@ -181,6 +194,11 @@ class MemoryTarget:
         self.table = table
         self.faults: deque[Callable[[Staged], None]] = deque()
         self._given_up = threading.Event()
+
+    @property
+    def outlook(self) -> Anything:
+        """See `Target.outlook`."""
+        return ANYTHING
 
     def find(self) -> Found:
         """See `Target.find`."""

@@ -52,7 +52,6 @@ EVERYTHING = {
             "decode": "bytes",
             "decode_key": "long",
             "on_delete": "mark",
-            "schema_changes": "evolve",
             "metadata_columns": {"a": "operation", "b": "offset"},
             "gaps": {"key": ["a"], "sequence": "b"},
         }
