@@ -73,6 +73,7 @@ class Filling:
         self._accepted: list[Loss] = []
         self._bytes = 0
         self._opened: float | None = None
+        self._full_since: float | None = None
         self._oldest_ms: int | None = None
         self._urgent = False
         self._adopts: str | None = None
@@ -135,9 +136,16 @@ class Filling:
         self._urgent = True
 
     def touch(self, now: float) -> None:
-        """Start the clock of the flush interval, if it does not run yet."""
+        """Start the clock of the flush interval, if it does not run yet; note since when the batch is full."""
         if self._opened is None:
             self._opened = now
+        if self._full_since is None and self.full:
+            self._full_since = now
+
+    @property
+    def bytes(self) -> int:
+        """Arrow memory of what has been taken."""
+        return self._bytes
 
     @property
     def full(self) -> bool:
@@ -145,14 +153,17 @@ class Filling:
         return self.account.rows >= self._policy.rows or self._bytes >= self._policy.bytes
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until it is to be committed, 0 when it is due; None when there is nothing to commit."""
+        """Seconds until it is to be committed, below 0 once it is overdue; None when there is nothing to commit."""
         if self.empty:
             return None
-        if self.full or self._urgent:
-            return 0.0
+        opened = self._opened if self._opened is not None else now
+        if self._urgent:
+            return opened - now
         quiet = self.account.records == 0
-        wait = self._policy.interval * (QUIET_INTERVALS if quiet else 1)
-        return max(0.0, (self._opened if self._opened is not None else now) + wait - now)
+        due = opened + self._policy.interval * (QUIET_INTERVALS if quiet else 1)
+        if self.full:
+            due = min(due, self._full_since if self._full_since is not None else now)
+        return due - now
 
     def seal(self, commit_id: str, sources: Mapping[str, str | None]) -> Batch:
         """The batch, ready to be staged. Nothing may be added afterwards."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -47,7 +46,6 @@ class Tally:
     rows: int = 0
     commits: int = 0
     refusals: int = 0
-    freshness_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
     last: CommitReceipt | None = None
     last_ms: int | None = None
 
@@ -76,6 +74,7 @@ class Lane:
         self.settling = False
         """A commit of starts or losses is under way; nothing is read before it is proved (PROTOCOL S2, S3)."""
         self.refused_in_a_row = 0
+        self._sent_bytes = 0
         self.tally = Tally()
 
     @property
@@ -173,7 +172,7 @@ class Lane:
         self.filling.touch(now)
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until the filling batch is to be committed; None while there is nothing that could be."""
+        """Seconds until the filling batch is to be committed, below 0 if overdue; None while there is nothing to."""
         if self.engaged or (not self.exists and self.filling.account.rows == 0):
             return None
         return self.filling.due_in(now)
@@ -185,14 +184,20 @@ class Lane:
 
     @property
     def blocked(self) -> bool:
-        """The filling batch is full and cannot be handed over yet: nothing more is taken (DESIGN, principle 6)."""
-        return self.engaged and self.filling.full
+        """The filling batch is full and not handed over yet: nothing more is taken (DESIGN, principle 6)."""
+        return self.filling.full
+
+    @property
+    def held_bytes(self) -> int:
+        """Arrow memory of both batches."""
+        return self.filling.bytes + (self._sent_bytes if self.committing is not None else 0)
 
     def flush(self, commit_id: str, send: Callable[[Batch], Future[Outcome]]) -> None:
         """Hand the filled batch over and open a new one."""
         topics = {partition.topic for partition in self.filling.claim}
         batch = self.filling.seal(commit_id, {t: i for t, i in self.sources.items() if t in topics})
         batch = replace(batch, known=frozenset(batch.claim.keys() - self.first))
+        self._sent_bytes = self.filling.bytes
         self.filling = Filling(self.settings.flush)
         self.committing = (batch, send(batch))
 
@@ -208,7 +213,7 @@ class Lane:
             return None
         return pa.schema([*schema, *(pa.field(n, type_of(kind)) for n, kind in self.settings.metadata_columns.items())])
 
-    def committed(self, receipt: CommitReceipt, now_ms: int, freshness_ms: int | None) -> None:
+    def committed(self, receipt: CommitReceipt, now_ms: int) -> None:
         """Note a proof."""
         self.entry = receipt.entry
         self.first -= receipt.entry.positions.keys()
@@ -219,15 +224,12 @@ class Lane:
         tally.rows += receipt.rows
         tally.commits += 1
         tally.last, tally.last_ms = receipt, now_ms
-        if freshness_ms is not None:
-            tally.freshness_ms.append(freshness_ms)
 
-    def progress(self, ends: Mapping[Partition, int]) -> TableProgress:
-        """Where this table stands; ``ends`` are the partitions' ends as last heard of."""
+    def progress(self, ends: Mapping[str, Mapping[Partition, int]]) -> TableProgress:
+        """Where this table stands; ``ends`` are each topic's partitions' ends as last heard of."""
         known = self.entry.positions if self.entry else {}
-        lag = sum(
-            max(0, end - (known[p].next if p in known else 0)) for p, end in ends.items() if p.topic in self.topics
-        )
+        own = {p: end for topic in self.topics for p, end in ends.get(topic, {}).items()}
+        lag = sum(max(0, end - (known[p].next if p in known else 0)) for p, end in own.items())
         tally = self.tally
         return TableProgress(
             table=self.name,

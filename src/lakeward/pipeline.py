@@ -39,6 +39,7 @@ from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused
 from lakeward.positions import Partition
 from lakeward.records import Polled, RawBatch
 from lakeward.retrying import Backoff, Patience, Persistence
+from lakeward.scheduling import Limits, Scheduling
 from lakeward.stages import Source
 from lakeward.starts import StartPolicy, refuse_recreated
 from lakeward.watching import Watching
@@ -47,6 +48,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 REPORT_S = 0.25
 """Seconds between two reports of progress."""
+FRESHNESS_COMMITS = 1000
+"""Freshness is told of so many of the last commits, over all tables."""
 LAST_WORD_S = 1.0
 """How long commits that were given up have to say why they did not end."""
 REFUSALS_IN_A_ROW = 10
@@ -74,7 +77,7 @@ class PipelineSettings:
     patience: Patience = field(default_factory=Patience)
     drain_s: float = 30.0
     adopt: str | None = None
-    committers: int = 2
+    limits: Limits = field(default_factory=Limits)
 
 
 class Pipeline:
@@ -96,7 +99,8 @@ class Pipeline:
         self._stopping = threading.Event()
         self._persistence = Persistence(settings.patience, clock, chance, self._stopping)
         self._joining = Joining(source, lanes_for, settings.start, clock, settings.adopt)
-        self._executor = ThreadPoolExecutor(settings.committers, thread_name_prefix="commit")
+        self._executor = ThreadPoolExecutor(settings.limits.committers, thread_name_prefix="commit")
+        self._scheduling = Scheduling(settings.limits)
         self._watching = Watching(clock, self._executor.submit)
         self._backlog: deque[RawBatch] = deque()
         self._backlog_waits: Backoff | None = None
@@ -106,6 +110,7 @@ class Pipeline:
         self._drain_until: float | None = None
         self._observe = observe
         self._meter = Meter()
+        self._freshness: deque[int] = deque(maxlen=FRESHNESS_COMMITS)
         self._next_report = 0.0
         self.taken = 0
 
@@ -195,7 +200,9 @@ class Pipeline:
     def _committed(self, lane: Lane, batch: Batch, receipt: CommitReceipt) -> None:
         now_ms = self._clock.now_ms()
         freshness = now_ms - batch.oldest_ms if batch.oldest_ms is not None else None
-        lane.committed(receipt, now_ms, freshness)
+        if freshness is not None:
+            self._freshness.append(freshness)
+        lane.committed(receipt, now_ms)
         log.info(
             "committed",
             table=lane.name,
@@ -235,10 +242,8 @@ class Pipeline:
             self._backlog_waits = None
 
     def _flush(self) -> None:
-        now = self._clock.monotonic()
-        for lane in self.lanes:
-            if lane.due_in(now) == 0.0:
-                self._send(lane)
+        for lane in self._scheduling.next(self.lanes, self._clock.monotonic()):
+            self._send(lane)
 
     def _send(self, lane: Lane) -> None:
         commit_id = f"{self._chance.getrandbits(128):032x}"
@@ -273,7 +278,8 @@ class Pipeline:
                 return
 
     def _hold(self) -> None:
-        blocked = self._joining.begun if self._backlog else self._joining.blocked()
+        full = self._backlog or self._scheduling.exhausted(self.lanes)
+        blocked = self._joining.begun if full else self._joining.blocked()
         if to_pause := blocked - self._held:
             self._source.pause(to_pause)
         if to_resume := (self._held & self._joining.begun) - blocked:
@@ -285,7 +291,7 @@ class Pipeline:
             return 0.005
         now = self._clock.monotonic()
         busy = any(lane.committing for lane in self.lanes) or self._joining.waiting
-        waits = [due for lane in self.lanes if (due := lane.due_in(now)) is not None]
+        waits = [due for lane in self.lanes if (due := lane.due_in(now)) is not None and due > 0]
         return min([0.02 if busy else 0.1, *waits])
 
     def _take(self, batches: Sequence[RawBatch], until: Until) -> bool:
@@ -389,11 +395,12 @@ class Pipeline:
         if self._observe is None or (at < self._next_report and not now):
             return
         self._next_report = at + REPORT_S
-        ends = self._source.ends()
-        samples = [ms for lane in self.lanes for ms in lane.tally.freshness_ms]
+        ends: dict[str, dict[Partition, int]] = {}
+        for partition, end in self._source.ends().items():
+            ends.setdefault(partition.topic, {})[partition] = end
         tables = [lane.progress(ends) for lane in self.lanes]
         rate = self._meter.rate(at, self.taken)
-        self._observe(Progress(state, self.taken, rate, percentiles(samples), tables))
+        self._observe(Progress(state, self.taken, rate, percentiles(self._freshness), tables))
 
     def _drain_after_failure(self) -> None:
         """Commit what other tables hold before the error is raised; their own failures are only logged."""
