@@ -67,6 +67,7 @@ class Assembly:
         self._catalog: Catalog | None = None
         self._targets: dict[str, IcebergTarget] = {}
         self._lanes: dict[str, Lane] = {}
+        self._letters: dict[str, IcebergTarget] = {}
         self._avro: AvroDecoder | None = None
         self.routes = tuple(_route(table) for table in config.tables)
 
@@ -156,7 +157,15 @@ class Assembly:
         return self._targets[name]
 
     def letterbox(self, table: Table, name: str) -> Letterbox:
-        """Where the dead letters of the table ``name`` go."""
+        """Takes the dead letters of the table ``name``."""
+        owner = Owner(self.config.name, name.replace("/", "."))
+        most = self.config.dead_letters_of(table, name).max_rate
+        return Letterbox(self.letters(table, name), owner, most, self._clock)
+
+    def letters(self, table: Table, name: str) -> IcebergTarget:
+        """The dead-letter table of the table ``name``."""
+        if name in self._letters:
+            return self._letters[name]
         chosen = self.config.dead_letters_of(table, name)
         settings = TargetSettings(
             pipeline=self.config.name,
@@ -164,8 +173,8 @@ class Assembly:
             keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
         )
         chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
-        target = IcebergTarget(self.catalog, settings, self._clock, chance)
-        return Letterbox(target, Owner(self.config.name, name.replace("/", ".")), chosen.max_rate, self._clock)
+        self._letters[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
+        return self._letters[name]
 
     def _lane(self, index: int, name: str) -> Lane:
         if name not in self._lanes:

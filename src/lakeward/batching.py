@@ -68,6 +68,7 @@ class Filling:
         self._policy = policy
         self._parts: list[pa.Table] = []
         self._traces: list[Trace] = []
+        self.letters: list[pa.Table] = []
         self._claim: dict[Partition, Span] = {}
         self._upto: dict[Partition, Position] = {}
         self._accepted: list[Loss] = []
@@ -110,6 +111,12 @@ class Filling:
             oldest = int(times.min())
             self._oldest_ms = oldest if self._oldest_ms is None else min(self._oldest_ms, oldest)
 
+    def set_aside(self, letters: pa.Table) -> None:
+        """Add the dead letters among the messages of the last `take` (PROTOCOL D1)."""
+        self.letters.append(letters)
+        self._bytes += letters.nbytes
+        self.account = self.account.plus(Account(letters=len(letters)))
+
     def trace(self, traces: Sequence[Trace]) -> None:
         """Remember where the rows of the last `take` came from, one trace for each of its parts (PROTOCOL M4)."""
         self._traces.extend(trace for trace in traces if len(trace.offset))
@@ -150,7 +157,7 @@ class Filling:
     @property
     def full(self) -> bool:
         """Whether nothing more may be added (DESIGN, principle 6)."""
-        return self.account.rows >= self._policy.rows or self._bytes >= self._policy.bytes
+        return self.account.rows + self.account.letters >= self._policy.rows or self._bytes >= self._policy.bytes
 
     def due_in(self, now: float) -> float | None:
         """Seconds until it is to be committed, below 0 once it is overdue; None when there is nothing to commit."""

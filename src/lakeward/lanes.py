@@ -12,7 +12,8 @@ import pyarrow as pa
 from lakeward.admission import SchemaChanges
 from lakeward.admitting import Admitting
 from lakeward.batching import Filling, FlushPolicy, Stretch, position_after, stretches
-from lakeward.errors import PositionError, RejectedRecordError
+from lakeward.dead_letters.box import Letterbox, told
+from lakeward.errors import OperatorError, PositionError, RejectedRecordError
 from lakeward.ledger import LedgerEntry
 from lakeward.metadata_columns import type_of, with_metadata
 from lakeward.observability.progress import TableProgress
@@ -53,11 +54,15 @@ class Tally:
 class Lane:
     """Owned by the loop's thread; only ``committing`` and ``looking`` run on another, one at a time."""
 
-    def __init__(self, target: Target, decoder: Decoder, settings: LaneSettings) -> None:
+    def __init__(
+        self, target: Target, decoder: Decoder, settings: LaneSettings, letterbox: Letterbox | None = None
+    ) -> None:
         self.target = target
         self.decoder = decoder
         self.settings = settings
         self._admitting = Admitting(target, settings.schema_changes, settings.metadata_columns)
+        self.letterbox = letterbox
+        """Where records go that cannot become rows; without one, the first of them is an error."""
         self.sequences = SequenceWatch(settings.gaps, target) if settings.gaps is not None else None
         self.topics: set[str] = set()
         self.next: dict[Partition, Position] = {}
@@ -71,6 +76,8 @@ class Lane:
         self.committing: tuple[Batch, Future[Outcome]] | None = None
         self.looking: Future[Found] | None = None
         self.exists = False
+        self.columns: pa.Schema | None = None
+        """What the table can be created with before its first row; looked for when only letters have come."""
         self.settling = False
         """A commit of starts or losses is under way; nothing is read before it is proved (PROTOCOL S2, S3)."""
         self.refused_in_a_row = 0
@@ -113,30 +120,41 @@ class Lane:
                 )
 
     def decode(self, raw: RawBatch) -> Decoded:
-        """Decode, and stop at a record that cannot be.
+        """Decode; without a letterbox, stop at a record that cannot be.
 
         Raises:
             RejectedRecordError: names topic, partition, offset, schema id and reason of the first such record.
             SchemaMismatchError: records do not fit the table, and the policy is to stop.
         """
         decoded = self._admitting.admit(self.decoder.decode(raw))
-        if decoded.rejects:
+        if decoded.rejects and self.letterbox is None:
             raise rejected(raw, decoded, self.name)
         return decoded
 
     def take(self, raw: RawBatch, decoded: Decoded, now: float) -> None:
-        """Add decoded messages to the filling batch and move on behind them."""
-        columns = self.settings.metadata_columns
-        parts: list[pa.Table] = [
-            with_metadata(part.rows, raw, part.index, columns) if columns else part.rows for part in decoded.parts
-        ]
+        """Add decoded messages to the filling batch and move on behind them.
+
+        Raises:
+            OperatorError: too many of them are dead letters (PROTOCOL D5); none is taken.
+        """
+        if decoded.rejects and not self._writable and self.columns is None:
+            self.columns = self.schema(raw.topic)
+        letters = self.letterbox.take(raw, decoded.rejects) if self.letterbox is not None else None
+        parts = self.rows_of(raw, decoded)
         spans: list[tuple[Stretch, int]] = [(s, self._start(s.partition)) for s in stretches(raw)]
         self.filling.take(raw, spans, parts, len(decoded.skipped))
+        if letters is not None:
+            self.filling.set_aside(letters)
         if self.sequences is not None:
             self.filling.trace([Trace.of(raw, part.index) for part in decoded.parts])
         self.filling.touch(now)
         for stretch, _ in spans:
             self.next[stretch.partition] = Position(int(raw.offset[stretch.last]) + 1)
+
+    def rows_of(self, raw: RawBatch, decoded: Decoded) -> list[pa.Table]:
+        """The rows of each part of ``decoded``, as they are to be staged."""
+        columns = self.settings.metadata_columns
+        return [with_metadata(part.rows, raw, part.index, columns) if columns else part.rows for part in decoded.parts]
 
     def reach(self, partition: Partition, offset: int, now: float) -> None:
         """Everything below ``offset`` has been handed over: pass what no message tells of (PROTOCOL S7)."""
@@ -173,9 +191,15 @@ class Lane:
 
     def due_in(self, now: float) -> float | None:
         """Seconds until the filling batch is to be committed, below 0 if overdue; None while there is nothing to."""
-        if self.engaged or (not self.exists and self.filling.account.rows == 0):
+        if self.engaged or not self._writable:
             return None
         return self.filling.due_in(now)
+
+    def give_up(self) -> None:
+        """See `Target.give_up`."""
+        self.target.give_up()
+        if self.letterbox is not None:
+            self.letterbox.target.give_up()
 
     @property
     def engaged(self) -> bool:
@@ -197,6 +221,10 @@ class Lane:
         topics = {partition.topic for partition in self.filling.claim}
         batch = self.filling.seal(commit_id, {t: i for t, i in self.sources.items() if t in topics})
         batch = replace(batch, known=frozenset(batch.claim.keys() - self.first))
+        if self.letterbox is not None and self.filling.letters:
+            batch = self.letterbox.seal(batch, pa.concat_tables(self.filling.letters), self.entry)
+        if not batch.parts and not self.exists and self.columns is not None:
+            batch = replace(batch, parts=(self.columns.empty_table(),))
         self._sent_bytes = self.filling.bytes
         self.filling = Filling(self.settings.flush)
         self.committing = (batch, send(batch))
@@ -204,7 +232,28 @@ class Lane:
     @property
     def drainable(self) -> bool:
         """Whether there is something to commit before leaving."""
-        return not self.filling.empty and (self.exists or self.filling.account.rows > 0)
+        return not self.filling.empty and self._writable
+
+    @property
+    def _writable(self) -> bool:
+        """Whether there is a table, or enough is known to create it."""
+        account = self.filling.account
+        return self.exists or account.rows > 0 or (account.letters > 0 and self.columns is not None)
+
+    def refuse_columnless(self) -> None:
+        """Letters alone make no table: nothing tells its columns.
+
+        Raises:
+            OperatorError: there are letters, and no table, nor a schema for it.
+        """
+        if self.filling.account.letters and not self._writable:
+            letter = {name: self.filling.letters[0].column(name)[0].as_py() for name in ("topic", "code", "message")}
+            raise OperatorError(
+                f"table {self.name} is not there yet, and none of the {self.filling.account.letters:,} records that "
+                f"were read can become its first row: topic {letter['topic']}: {letter['message']} [{letter['code']}]",
+                "Nothing was written, and positions stay where they were. Look whether decoding and schema are those "
+                "of the topic.",
+            )
 
     def schema(self, topic: str) -> pa.Schema | None:
         """The schema of this table's rows where it is known before the first record."""
@@ -240,7 +289,15 @@ class Lane:
             snapshot_id=tally.last.snapshot_id if tally.last else None,
             last_commit_ms=tally.last_ms,
             refusals=tally.refusals,
+            gaps=self._gaps,
+            breaks=[str(finding) for finding in self.sequences.recent] if self.sequences is not None else (),
         )
+
+    @property
+    def _gaps(self) -> int | None:
+        if self.sequences is None:
+            return None
+        return self.entry.gaps.counts.gaps if self.entry is not None and self.entry.gaps is not None else 0
 
     def drop(self, entry: LedgerEntry | None) -> None:
         """Forget both batches; the table continues where ``entry`` says (PROTOCOL C5, B2). Never trims."""
@@ -276,11 +333,8 @@ class Lane:
 
 def rejected(raw: RawBatch, decoded: Decoded, table: str) -> RejectedRecordError:
     """The error for the first record that was rejected."""
-    reject = min(decoded.rejects, key=lambda r: r.index)
-    place = f"{raw.topic}, partition {int(raw.partition[reject.index])}, offset {int(raw.offset[reject.index])}"
-    schema = f", schema id {reject.schema_id}" if reject.schema_id is not None else ""
     more = f" ({len(decoded.rejects) - 1} more in the same fetch)" if len(decoded.rejects) > 1 else ""
     return RejectedRecordError(
-        f"a record cannot be written to {table}: topic {place}{schema}: {reject.reason} [{reject.code}]{more}",
+        f"a record cannot be written to {table}: {told(raw, decoded.rejects)}{more}",
         "Everything before it is committed or will be read again. Correct the producer or the decoding; start again.",
     )

@@ -20,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pyarrow as pa
 import structlog
 
 from lakeward.clock import Clock
+from lakeward.dead_letters.box import Letterbox, posting
 from lakeward.errors import (
     ConfigurationError,
     Directive,
@@ -40,7 +42,7 @@ from lakeward.positions import Partition
 from lakeward.records import Polled, RawBatch
 from lakeward.retrying import Backoff, Patience, Persistence
 from lakeward.scheduling import Limits, Scheduling
-from lakeward.stages import Source
+from lakeward.stages import Source, Target
 from lakeward.starts import StartPolicy, refuse_recreated
 from lakeward.watching import Watching
 
@@ -144,6 +146,8 @@ class Pipeline:
                     self._report("RUNNING")
                 self._report("DRAINING", now=True)
                 self._drain()  # a table that is refused now, or rebalanced, has not caught up after all
+            for lane in self.lanes:
+                lane.refuse_columnless()
             self._report("STOPPED", now=True)
         except UndecidedError:  # draining has had its time already
             raise
@@ -153,7 +157,7 @@ class Pipeline:
         finally:
             self._stopping.set()
             for lane in self.lanes:
-                lane.target.give_up()
+                lane.give_up()
             # Not waited for: a request that hangs has a bound of its own, and its outcome is the next start's to find.
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._source.close()
@@ -242,6 +246,9 @@ class Pipeline:
             self._backlog_waits = None
 
     def _flush(self) -> None:
+        for lane in self.lanes:
+            if lane.filling.full:
+                lane.refuse_columnless()
         for lane in self._scheduling.next(self.lanes, self._clock.monotonic()):
             self._send(lane)
 
@@ -256,13 +263,32 @@ class Pipeline:
             followed = self._persistence.run(lambda: sequences.follow(batch, entry), f"following gaps of {lane.name}")
             staged = replace(staged, batch=followed)
         self._prove_topics(batch)
+        if lane.letterbox is not None and batch.letters is not None:
+            refused = self._post(lane.letterbox, batch, batch.letters)
+            if refused is not None:
+                return refused
         outcome = lane.target.commit(staged)
         if isinstance(outcome, CommitReceipt):
-            try:
-                lane.target.maintain()
-            except LakewardError as error:  # the commit is proved; housekeeping comes round again
-                log.warning("maintenance failed", table=lane.name, error=error.what)
+            self._keep_house(lane.target)
         return outcome
+
+    @staticmethod
+    def _keep_house(target: Target) -> None:
+        try:
+            target.maintain()
+        except LakewardError as error:  # the commit is proved; housekeeping comes round again
+            log.warning("maintenance failed", table=target.name, error=error.what)
+
+    def _post(self, letterbox: Letterbox, batch: Batch, letters: pa.Table) -> Refused | None:
+        """Make dead letters durable before the commit that they belong to (PROTOCOL D1)."""
+        target, posted = letterbox.target, posting(batch.id, letters)
+        staged = self._persistence.run(lambda: target.stage(posted), f"staging for {target.name}")
+        outcome = target.commit(staged)
+        if isinstance(outcome, Refused):
+            return Refused(None, covered=False, reason=f"{target.name}: {outcome.reason}")
+        log.warning("dead letters", table=letterbox.owner.table, letters=batch.account.letters, into=target.name)
+        self._keep_house(target)
+        return None
 
     def _prove_topics(self, batch: Batch) -> None:
         """Ask after reading: a client goes on in a topic that took the place of another, where it holds the offset."""
@@ -379,7 +405,7 @@ class Pipeline:
         """Raise what the open commits are waiting for, where they still tell; what they sent is safe to leave."""
         self._stopping.set()
         for lane in pending:
-            lane.target.give_up()
+            lane.give_up()
         wait([lane.committing[1] for lane in pending if lane.committing is not None], LAST_WORD_S)
         self._settle()
         still = [lane.name for lane in pending if lane.committing is not None or lane.drainable]

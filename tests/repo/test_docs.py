@@ -59,7 +59,9 @@ def test_commands_and_their_options_exist(page):
             wrong.append(f"lakeward {name}")
             continue
         command = main.get_command(click.Context(main), name)
-        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        inner = command.commands.values() if isinstance(command, click.Group) else ()
+        params = [parameter for one in (command, *inner) for parameter in one.params]
+        known = {option for parameter in params for option in parameter.opts} | {"--help"}
         wrong += [
             f"lakeward {name} {option}" for option in re.findall(r"(?<![\w-])--[a-z-]+", rest) if option not in known
         ]

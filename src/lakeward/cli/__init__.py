@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("lakeward.cli.history", "Show a table's commits: who, when, from where to where, how much."),
     "rollback": ("lakeward.cli.rollback", "Take a table back to an older snapshot, and its stream with it."),
     "seek": ("lakeward.cli.seek", "Move the positions from which a table continues."),
+    "dead-letters": ("lakeward.cli.dead_letters", "List, show and bring back the records that could not be written."),
     "query": ("lakeward.cli.query", "Read the tables with SQL."),
     "verify": ("lakeward.cli.verify", "Audit that the tables hold exactly what the stream said."),
 }

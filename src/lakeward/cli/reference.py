@@ -30,9 +30,15 @@ def render() -> str:
     for name in COMMANDS:
         command = main.get_command(root, name)
         if command is not None:
-            context = click.Context(command, root, name, terminal_width=_WIDTH, max_content_width=_WIDTH)
-            parts.append(f"\n## `lakeward {name}`\n\n```text\n{command.get_help(context)}\n```\n")
+            parts.append(_section(command, root, name, "##"))
     return "".join(parts)
+
+
+def _section(command: click.Command, parent: click.Context, name: str, heading: str) -> str:
+    context = click.Context(command, parent, name, terminal_width=_WIDTH, max_content_width=_WIDTH)
+    inner = command.commands.items() if isinstance(command, click.Group) else ()
+    text = f"\n{heading} `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```\n"
+    return text + "".join(_section(sub, context, name, heading + "#") for name, sub in inner)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lakeward.routing import tables_for
 if TYPE_CHECKING:
     from lakeward.assembly import Assembly
     from lakeward.config import Config
+    from lakeward.config.tables import Table
     from lakeward.sinks.iceberg.target import IcebergTarget
 
 
@@ -28,10 +29,15 @@ def quiet_assembly(config: Config) -> Iterator[Assembly]:
 
 def targets(assembly: Assembly) -> list[IcebergTarget]:
     """Every table that the configuration names; for a pattern, those that exist in the catalog and fit its template."""
-    found: dict[str, IcebergTarget] = {}
+    return [target for _, target in fed(assembly)]
+
+
+def fed(assembly: Assembly) -> list[tuple[Table, IcebergTarget]]:
+    """The same, each with the settings that it is fed by."""
+    found: dict[str, tuple[Table, IcebergTarget]] = {}
     for table in assembly.config.tables:
         if table.topic_pattern is None or "{" not in table.table:
-            found.setdefault(table.table, assembly.target(table, table.table))
+            found.setdefault(table.table, (table, assembly.target(table, table.table)))
             continue
         namespace = table.table.replace("/", ".").rpartition(".")[0]
         spaces = [namespace] if "{" not in namespace else [".".join(n) for n in assembly.catalog.list_namespaces()]
@@ -41,7 +47,7 @@ def targets(assembly: Assembly) -> list[IcebergTarget]:
                     name = ".".join(identifier)
                     target = assembly.target(table, name)
                     entry = target.find().entry
-                    fed = entry.sources if entry else {}
-                    if any(name == made for topic in fed for _, made in tables_for(assembly.routes, topic)):
-                        found.setdefault(name, target)
+                    topics = entry.sources if entry else {}
+                    if any(name == made for topic in topics for _, made in tables_for(assembly.routes, topic)):
+                        found.setdefault(name, (table, target))
     return list(found.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
+from pyiceberg.expressions import AlwaysTrue, In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
@@ -107,6 +108,21 @@ class IcebergTarget:
         """The table's columns as Arrow types; None where there is no table yet."""
         table = self._handle.load()
         return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
+
+    def rows(self, columns: Sequence[str], only: tuple[str, Collection[str]] | None = None) -> pa.Table | None:
+        """What ``columns`` hold, in no order; None where there is no table.
+
+        ``only``: of the rows where a column of texts has one of some values.
+
+        Raises:
+            UnreachableError: catalog or store do not answer.
+        """
+        table = self._handle.load()
+        if table is None:
+            return None
+        chosen = AlwaysTrue() if only is None else In(only[0], set(only[1]))
+        with translated(f"reading {self.name}", table.location()):
+            return table.scan(row_filter=chosen, selected_fields=tuple(columns)).to_arrow().select(list(columns))
 
     def history(self) -> list[Record]:
         """Every commit of the table that is known, oldest first; empty where there is no table.
