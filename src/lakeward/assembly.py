@@ -34,8 +34,9 @@ from lakeward.observability.progress import Progress
 from lakeward.pipeline import Pipeline, PipelineSettings
 from lakeward.positions import Bounds, Partition
 from lakeward.routing import Route, tables_for
+from lakeward.scheduling import HELD_BATCHES, LEAST_HELD_BYTES, Limits
 from lakeward.sequences import Rule
-from lakeward.sinks.iceberg.catalog import open_catalog
+from lakeward.sinks.iceberg.catalog import commits_at_once, open_catalog
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
@@ -92,8 +93,15 @@ class Assembly:
             start=StartPolicy(_start(kafka.start), Lost(kafka.on_lost_positions)),
             drain_s=self._choices.drain_s,
             adopt=self._choices.adopt,
+            limits=self._limits,
         )
         return Pipeline(settings, self.source(), self.lanes_for, self._clock, self._chance, observe)
+
+    @property
+    def _limits(self) -> Limits:
+        largest = max(self.config.flush_of(table).bytes for table in self.config.tables)
+        committers = commits_at_once(self.config.catalog_properties())
+        return Limits(committers, max(HELD_BATCHES * largest, LEAST_HELD_BYTES))
 
     def source(self) -> KafkaSource:
         """The source, not yet opened."""

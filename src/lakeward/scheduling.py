@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from lakeward.lanes import Lane
 
+HELD_BATCHES, LEAST_HELD_BYTES = 4, 256 << 20
+"""All tables together hold as much as so many of the largest batches, or so many bytes, whichever is more."""
 IN_HAND = 2
 """Batches a committing thread: one that it commits, and one so that it need not wait for the next turn."""
 
@@ -21,7 +23,7 @@ IN_HAND = 2
 class Limits:
     """``committers``: threads. ``held_bytes``: Arrow memory of all batches, filling and committing, over all tables."""
 
-    committers: int = 8
+    committers: int = 16
     held_bytes: int = 512 << 20
 
 

@@ -17,7 +17,7 @@ from pyiceberg.catalog import (
 )
 from pyiceberg.catalog.rest import RestCatalog
 from requests import PreparedRequest, Response, Session
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from sqlalchemy.engine import make_url
 
 from lakeward.errors import ConfigurationError
@@ -25,6 +25,8 @@ from lakeward.sinks.iceberg.failures import translated
 
 CONNECT_TIMEOUT = "rest.connect-timeout"
 READ_TIMEOUT = "rest.read-timeout"
+CONNECTIONS = 16
+"""Requests to a catalog's server that may be under way at once."""
 _DEFAULTS = {
     CONNECT_TIMEOUT: "10",
     READ_TIMEOUT: "60",
@@ -72,6 +74,11 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
         if kind is CatalogType.REST:
             return BoundedRestCatalog(name, **settings)
         return AVAILABLE_CATALOGS[kind](name, settings)
+
+
+def commits_at_once(properties: Mapping[str, str]) -> int:
+    """How many commits are worth sending side by side: a server is waited for, a file takes one after the other."""
+    return 2 if str(properties.get("uri", "")).startswith("sqlite") else CONNECTIONS
 
 
 def address_of(properties: Mapping[str, Any]) -> str:
@@ -129,6 +136,8 @@ class BoundedRestCatalog(RestCatalog):
         session = super()._create_session()
         bounds = (float(self.properties[CONNECT_TIMEOUT]), float(self.properties[READ_TIMEOUT]))
         for prefix, adapter in list(session.adapters.items()):
+            if isinstance(adapter, HTTPAdapter):  # more than its ten would be opened anew for each request
+                adapter.init_poolmanager(CONNECTIONS, CONNECTIONS)
             session.mount(prefix, _Bounded(adapter, bounds))
         return session
 
