@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.schema import Schema
@@ -208,7 +209,7 @@ class _Fitting:
         if field.required and source.null_count:
             raise _required(path, f"{source.null_count} of {len(source)} values are missing")
         if pa.types.is_null(source.type):
-            return pa.nulls(len(source), target.type)
+            return _nulls(len(source), target.type)
         kind = field.field_type
         if isinstance(kind, StructType) and pa.types.is_struct(source.type):
             return self._struct(source, kind, target.type, path)
@@ -236,9 +237,9 @@ class _Fitting:
             present = child if valid is None else child.filter(valid)
             if field.required and present.null_count:
                 raise _required(f"{path}.{field.name}", f"{present.null_count} of {len(present)} values are missing")
-            children.append(
-                self.array(child, field.model_copy(update={"required": False}), target.field(i), f"{path}.{field.name}")
-            )
+            optional = field.model_copy(update={"required": False})
+            fitted = self.array(child, optional, target.field(i), f"{path}.{field.name}")
+            children.append(_bare(fitted) if field.required and fitted.null_count else fitted)
         mask = source.is_null() if source.null_count else None
         fields = [target.field(i) for i in range(target.num_fields)]
         return pa.StructArray.from_arrays(children, fields=fields, mask=mask)
@@ -257,6 +258,30 @@ class _Fitting:
         items = self.array(entries.field(1), kind.value_field, target.item_field, f"{path}.value")
         mask = source.is_null() if source.null_count else None
         return pa.MapArray.from_arrays(_offsets(lengths, pa.int32()), keys, items, type=target, mask=mask)
+
+
+def _nulls(length: int, kind: pa.DataType) -> pa.Array:
+    """Nulls that have no nulls below them: Parquet takes none for a required field, not even under a null struct."""
+    if not pa.types.is_struct(kind):
+        return pa.nulls(length, kind)
+    children = [_bare(_nulls(length, one.type)) for one in (kind.field(i) for i in range(kind.num_fields))]
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    return pa.StructArray.from_arrays(children, fields=fields, mask=pa.array(np.ones(length, np.bool_)))
+
+
+def _bare(values: pa.Array) -> pa.Array:
+    """``values`` with anything where they are null: it lies under a null struct, so nobody reads or writes it."""
+    kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return pa.ExtensionArray.from_storage(kind, _bare(values.storage))
+    if pa.types.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays([values.field(i) for i in range(kind.num_fields)], fields=fields)
+    if pa.types.is_map(kind):
+        return pa.MapArray.from_arrays(values.offsets, values.keys, values.items, type=kind)
+    if is_list(kind):
+        return type(values).from_arrays(values.offsets, values.values, type=kind)
+    return pa.Array.from_buffers(kind, len(values), [None, *values.buffers()[1:]], offset=values.offset)
 
 
 def _cast(source: pa.Array, target: pa.DataType, path: str) -> pa.Array:
