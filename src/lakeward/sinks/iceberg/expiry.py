@@ -1,4 +1,4 @@
-"""Which snapshots may go, and what goes with them (PROTOCOL M2). Pure, but for reading manifest lists.
+"""Which snapshots may go (PROTOCOL M2). Pure.
 
 Tiers, by age against the head's own time: every snapshot of the last three minutes (at most 24 of them, so that
 commits stay as fast at any flush interval), then the last of each minute for an hour, of each hour for a day, of each
@@ -8,11 +8,6 @@ stay at any age: one commit of a clock that ran ahead must not take every way ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-
-from pyiceberg.io import FileIO
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
@@ -25,7 +20,6 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 RECENT_MS, RECENT_COUNT = 3 * MINUTE_MS, 24
 ALWAYS_COUNT = 10
-_READERS = 8
 
 
 def doomed(metadata: TableMetadata, keep_ms: int) -> list[Snapshot]:
@@ -101,39 +95,3 @@ def _mainline(metadata: TableMetadata) -> set[int]:
         if any(key.startswith(KEY_PREFIX) for key in keys):
             own.add(snapshot.snapshot_id)
     return own
-
-
-@dataclass(slots=True)
-class References:
-    """Which manifests each snapshot lists. A snapshot's list never changes, so each is read once at most."""
-
-    known: dict[int, frozenset[str]]
-
-    def note(self, snapshot_id: int, manifests: Iterable[str]) -> None:
-        """Our own commit listed these."""
-        self.known[snapshot_id] = frozenset(manifests)
-
-    def garbage(self, gone: list[Snapshot], retained: list[Snapshot], io: FileIO) -> set[str]:
-        """Manifest lists and manifests of ``gone`` that nothing in ``retained`` refers to.
-
-        Data files are never among them: a commit that only appends keeps every file that it ever listed.
-
-        Raises:
-            Exception: a list cannot be read; then nothing may be deleted.
-        """
-        self._learn([*gone, *retained], io)
-        held = {path for snapshot in retained for path in self.known[snapshot.snapshot_id]}
-        litter = {path for snapshot in gone for path in self.known[snapshot.snapshot_id]} - held
-        litter |= {snapshot.manifest_list for snapshot in gone}
-        ids = {snapshot.snapshot_id for snapshot in retained}
-        self.known = {key: value for key, value in self.known.items() if key in ids}
-        return litter
-
-    def _learn(self, snapshots: list[Snapshot], io: FileIO) -> None:
-        unknown = [snapshot for snapshot in snapshots if snapshot.snapshot_id not in self.known]
-        if not unknown:
-            return
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="manifests") as pool:
-            lists = pool.map(lambda snapshot: [m.manifest_path for m in snapshot.manifests(io)], unknown)
-            for snapshot, paths in zip(unknown, lists, strict=True):
-                self.note(snapshot.snapshot_id, paths)

@@ -8,7 +8,7 @@ tier. Carried files are EXISTING entries with the snapshot and sequence numbers 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyiceberg.io import FileIO
@@ -95,6 +95,29 @@ class Manifests:
             return merged
         return [self._write(paper, [_added(file, paper.snapshot_id) for file in files]), *merged]
 
+    def entries(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
+        """The live files of a manifest, as a later one carries them."""
+        return self._entries_of(manifest, io)
+
+    def replace(
+        self, paper: Paper, gone: Collection[str], files: Sequence[DataFile], carried: Sequence[ManifestFile]
+    ) -> list[ManifestFile] | None:
+        """The new snapshot's manifests where ``files`` take the place of those whose paths are ``gone``.
+
+        None where not all of those are live. Nothing is merged: the manifests that a file goes from have to say so.
+        """
+        kept, missing = [], set(gone)
+        for manifest in carried:
+            held = self._entries_of(manifest, paper.io) if manifest.content == ManifestContent.DATA else []
+            here = {entry.data_file.file_path for entry in held} & missing
+            if not here:
+                kept.append(manifest)
+                continue
+            missing -= here
+            entries = [_deleted(e, paper) if e.data_file.file_path in here else e for e in held]
+            kept.append(self._write(paper, entries))
+        return None if missing else [self._write(paper, [_added(file, paper.snapshot_id) for file in files]), *kept]
+
     def landed(self, snapshot_id: int, manifests: list[ManifestFile]) -> None:
         """The attempt that composed these is the head now."""
         self._head = (snapshot_id, manifests)
@@ -107,7 +130,8 @@ class Manifests:
         with paper.writer() as writer:
             for entry in entries:
                 writer.add_entry(entry)
-                kept.append(_existing(entry, paper.sequence_number))
+                if entry.status != ManifestEntryStatus.DELETED:
+                    kept.append(_existing(entry, paper.sequence_number))
         manifest = writer.to_manifest_file()
         # The sequence number is known already; with it the same objects serve as the next commit's carried ones.
         manifest.sequence_number = paper.sequence_number
@@ -173,6 +197,17 @@ def _added(file: DataFile, snapshot_id: int) -> ManifestEntry:
         sequence_number=None,
         file_sequence_number=None,
         data_file=file,
+    )
+
+
+def _deleted(entry: ManifestEntry, paper: Paper) -> ManifestEntry:
+    """``entry`` as the manifest that takes it away has it: in this snapshot, with the sequence numbers it had."""
+    return ManifestEntry.from_args(
+        status=ManifestEntryStatus.DELETED,
+        snapshot_id=paper.snapshot_id,
+        sequence_number=entry.sequence_number,
+        file_sequence_number=entry.file_sequence_number,
+        data_file=entry.data_file,
     )
 
 

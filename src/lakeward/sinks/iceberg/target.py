@@ -12,7 +12,7 @@ import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
-from pyiceberg.expressions import AlwaysTrue, In
+from pyiceberg.expressions import AlwaysTrue, In, Reference
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
@@ -26,6 +26,7 @@ from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
+from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
 from lakeward.sinks.iceberg.evolution import Growth, Shape, iceberg_schema
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
@@ -57,6 +58,7 @@ TABLE_DEFAULTS = {
 class TargetSettings:
     """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation.
 
+    ``rewriter`` runs what compaction rewrites; None: small files stay as they are.
     ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds. ``schema_changes``: whether the table
     may change in the commit of rows that need it; library appends never change it.
     """
@@ -66,6 +68,7 @@ class TargetSettings:
     layout: Layout = field(default_factory=Layout)
     properties: Mapping[str, str] = field(default_factory=dict)
     keep_ms: int = 7 * DAY_MS
+    rewriter: Submit | None = None
     schema_changes: SchemaChanges = SchemaChanges.EVOLVE
 
 
@@ -79,7 +82,9 @@ class IcebergTarget:
         self._handle = Handle(catalog, settings.table, clock)
         self._outlook: tuple[Any, Shape] = (None, Shape())
         self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms)
-        self._desk = Desk(settings.pipeline, self._handle, Manifests(), clock, chance, threading.Event(), self._upkeep)
+        manifests = Manifests()
+        self._desk = Desk(settings.pipeline, self._handle, manifests, clock, chance, threading.Event(), self._upkeep)
+        self._compactor = Compactor(self._handle, manifests, clock, chance, settings.rewriter or at_once)
 
     def find(self) -> Found:
         """See `Target.find`; ``others`` are the entries of other pipelines (PROTOCOL F4)."""
@@ -104,11 +109,6 @@ class IcebergTarget:
         """The table as it is now, for readers; None where there is none."""
         return self._handle.load()
 
-    def schema(self) -> pa.Schema | None:
-        """The table's columns as Arrow types; None where there is no table yet."""
-        table = self._handle.load()
-        return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
-
     def rows(self, columns: Sequence[str], only: tuple[str, Collection[str]] | None = None) -> pa.Table | None:
         """What ``columns`` hold, in no order; None where there is no table.
 
@@ -120,9 +120,14 @@ class IcebergTarget:
         table = self._handle.load()
         if table is None:
             return None
-        chosen = AlwaysTrue() if only is None else In(only[0], set(only[1]))
+        chosen = AlwaysTrue() if only is None else In(term=Reference(only[0]), values=set(only[1]))
         with translated(f"reading {self.name}", table.location()):
             return table.scan(row_filter=chosen, selected_fields=tuple(columns)).to_arrow().select(list(columns))
+
+    def schema(self) -> pa.Schema | None:
+        """The table's columns as Arrow types; None where there is no table yet."""
+        table = self._handle.load()
+        return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
 
     def history(self) -> list[Record]:
         """Every commit of the table that is known, oldest first; empty where there is no table.
@@ -234,6 +239,20 @@ class IcebergTarget:
     def maintain(self) -> None:
         """See `Target.maintain`."""
         self._upkeep.run()
+        if self.settings.rewriter is None:
+            return
+        self._compactor.committed()
+        replaced = self._compactor.turn()
+        if replaced is not None:
+            self._upkeep.committed(replaced.snapshot.snapshot_id, replaced.manifests)
+
+    def compact(self) -> int:
+        """Merge all small files that can be merged now; return how many went (PROTOCOL M1).
+
+        Raises:
+            LakewardError: what was committed until then stays.
+        """
+        return self._compactor.compact()
 
     def _create_namespace(self, namespace: tuple[str, ...]) -> None:
         try:

@@ -20,10 +20,11 @@ from pyiceberg.table.update import (
 
 from lakeward.clock import Clock
 from lakeward.sinks.iceberg.archive import Archived, Pointer, append, pointer_in, property_of
-from lakeward.sinks.iceberg.expiry import References, doomed
+from lakeward.sinks.iceberg.expiry import doomed
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import ancestry, head_of
 from lakeward.sinks.iceberg.handle import Handle
+from lakeward.sinks.iceberg.references import References
 from lakeward.sinks.iceberg.shelf import unreferenced
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class Upkeep:
     handle: Handle
     clock: Clock
     keep_ms: int
-    _references: References = field(default_factory=lambda: References({}))
+    _references: References = field(default_factory=References)
     _litter: deque[tuple[float, str]] = field(default_factory=deque)
     _commits: int = 0
     _last: float | None = None
@@ -51,7 +52,7 @@ class Upkeep:
     def committed(self, snapshot_id: int, manifests: list[ManifestFile]) -> None:
         """A commit of ours has landed."""
         self._commits += 1
-        self._references.note(snapshot_id, (manifest.manifest_path for manifest in manifests))
+        self._references.note(snapshot_id, manifests)
 
     def run(self) -> None:
         """Do what is due; cheap when nothing is.
@@ -89,7 +90,7 @@ class Upkeep:
         if before is not None and before.file != pointer.file and pointer.records > len(going):
             self._discard(before.file)
         with translated(f"reading the manifest lists of {self.handle.name}", table.location()):
-            for path in self._references.garbage(going, after.metadata.snapshots, table.io):
+            for path in self._references.garbage(going, after.metadata, table.io):
                 self._discard(path)
         for path in unreferenced(after.metadata, going, after.metadata.snapshots):
             self._discard(path)
