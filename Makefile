@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench servers clean
+.PHONY: help install demo test soak check format bench servers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -22,6 +22,10 @@ demo: install  ## stream a million trades into an Iceberg table, kill the writer
 
 test: install servers  ## every test, against embedded and real servers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: install servers  ## the long tests, with Spark: thousands of random histories (an hour or more)
+	@$(BIN)/python -m servers install spark
+	@$(BIN)/python -m pytest -m soak -n 2 tests/soak
 
 check: install  ## style, types, formatting
 	@$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from servers.installing import MODULES, install, releases
+from servers.installing import MODULES, OPTIONAL, install, releases
 from servers.releases import HOME, ServerError
 
 
@@ -14,8 +14,8 @@ def main() -> int:
     """Run one command and return its exit code."""
     parser = _parser()
     arguments = parser.parse_args()
-    if unknown := set(getattr(arguments, "name", ())) - set(MODULES):
-        parser.error(f"no server is called {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+    if unknown := set(getattr(arguments, "name", ())) - {*MODULES, *OPTIONAL}:
+        parser.error(f"no server is called {', '.join(sorted(unknown))}; there are {', '.join([*MODULES, *OPTIONAL])}")
     try:
         if arguments.command == "install":
             install(arguments.name, arguments.home)
@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     installing = commands.add_parser("install", help="fetch what is missing; does nothing when all is there")
-    installing.add_argument("name", nargs="*", help=f"only these (default: all): {', '.join(MODULES)}")
+    installing.add_argument(
+        "name", nargs="*", help=f"only these (default: {', '.join(MODULES)}); also {', '.join(OPTIONAL)}"
+    )
     starting = commands.add_parser("start", help="run all servers until Ctrl-C and print their addresses")
     for name in MODULES:
         starting.add_argument(f"--{name}-port", type=int, help="default: a free one")

@@ -18,13 +18,15 @@ MODULES = {  # in the order in which they depend on each other
     "iceberg-rest": "servers.iceberg_rest",
     "postgres": "servers.postgres",
 }
+OPTIONAL = {"spark": "servers.spark"}
+"""Large, needed by few tests, and installed only when named."""
 NEEDS = {"iceberg-rest": "minio"}
 
 
 def releases(names: Sequence[str] = ()) -> list[Release]:
-    """The releases of ``names`` and what these need, or all; in the order to install them."""
+    """The releases of ``names`` and what these need, or all but the optional; in the order to install them."""
     wanted = {*names, *(NEEDS[name] for name in names if name in NEEDS)} or set(MODULES)
-    return [import_module(module).RELEASE for name, module in MODULES.items() if name in wanted]
+    return [import_module(module).RELEASE for name, module in {**MODULES, **OPTIONAL}.items() if name in wanted]
 
 
 def install(names: Sequence[str], home: Path) -> None:

@@ -44,34 +44,34 @@ def servers_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def kafka(servers_directory: Path) -> Iterator[Kafka]:
     """The shared broker; never stop, pause or kill it: take `own_kafka` for that."""
-    yield from _running(lambda: Kafka(servers_directory / "kafka"))
+    yield from running(lambda: Kafka(servers_directory / "kafka"))
 
 
 @pytest.fixture(scope="session")
 def schema_registry(servers_directory: Path) -> Iterator[SchemaRegistry]:
-    yield from _running(lambda: SchemaRegistry(servers_directory / "schema-registry"))
+    yield from running(lambda: SchemaRegistry(servers_directory / "schema-registry"))
 
 
 @pytest.fixture(scope="session")
 def s3(servers_directory: Path) -> Iterator[Minio]:
-    yield from _running(lambda: Minio(servers_directory / "s3"))
+    yield from running(lambda: Minio(servers_directory / "s3"))
 
 
 @pytest.fixture(scope="session")
 def iceberg_rest(servers_directory: Path, s3: Minio) -> Iterator[IcebergRest]:
     """The shared REST catalog; its tables live in the bucket `warehouse` of `s3`."""
-    yield from _running(lambda: IcebergRest(servers_directory / "iceberg-rest", s3))
+    yield from running(lambda: IcebergRest(servers_directory / "iceberg-rest", s3))
 
 
 @pytest.fixture(scope="session")
 def postgres(servers_directory: Path) -> Iterator[Postgres]:
-    yield from _running(lambda: Postgres(servers_directory / "postgres"))
+    yield from running(lambda: Postgres(servers_directory / "postgres"))
 
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
     """A broker for one test, to be killed, paused and restarted at will."""
-    yield from _running(lambda: Kafka(tmp_path / "kafka", KafkaOptions(crash_tests=True)))
+    yield from running(lambda: Kafka(tmp_path / "kafka", KafkaOptions(crash_tests=True)))
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def fresh_bucket(s3: Minio) -> str:
     return s3.create_bucket(_fresh("bucket", "-"))
 
 
-def _running(make: Callable[[], S]) -> Iterator[S]:
+def running(make: Callable[[], S]) -> Iterator[S]:
+    """The server while the fixture lives; where it is not installed, its tests are skipped."""
     try:
         server = make()
     except NotInstalledError as missing:
