@@ -18,6 +18,7 @@ from lakeward.positions import Bounds, Partition, Position, Positions
 from lakeward.records import RawBatch
 from lakeward.stages import Source
 from lakeward.starts import Edge, Holdings, StartPolicy, resolve
+from lakeward.watching import differs
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -176,6 +177,9 @@ class Joining:
         self, lane: Lane, found: Found, bounds: Mapping[Partition, Bounds], identities: Mapping[str, str | None]
     ) -> None:
         """Decide where ``lane`` continues in these partitions."""
+        if differs(lane, found.entry):  # noticed now or never: later looks are compared with what was found now
+            self.rewind(lane, found.entry)
+            return
         lane.entry, lane.exists = found.entry, found.exists
         topics = {p.topic for p in bounds}
         adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None

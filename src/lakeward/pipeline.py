@@ -44,7 +44,7 @@ from lakeward.retrying import Backoff, Patience, Persistence
 from lakeward.scheduling import Limits, Scheduling
 from lakeward.stages import Source, Target
 from lakeward.starts import StartPolicy, refuse_recreated
-from lakeward.watching import Watching
+from lakeward.watching import Watching, differs
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -206,6 +206,7 @@ class Pipeline:
         freshness = now_ms - batch.oldest_ms if batch.oldest_ms is not None else None
         if freshness is not None:
             self._freshness.append(freshness)
+        moved = differs(lane, receipt.entry, batch.claim)
         lane.committed(receipt, now_ms)
         log.info(
             "committed",
@@ -220,6 +221,8 @@ class Pipeline:
             freshness_ms=freshness,
         )
         self._source.ack(self._joining.proved(receipt.entry.positions))
+        if moved:  # somebody has moved others than those just claimed; from here on no look would differ (PROTOCOL B2)
+            self._rewind(lane, receipt.entry)
 
     def _refused(self, lane: Lane, outcome: Refused) -> None:
         lane.tally.refusals += 1

@@ -6,7 +6,7 @@ what was undone would stay missing until the next record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from lakeward.errors import Directive, LakewardError
 from lakeward.lanes import Lane
 from lakeward.ledger import LedgerEntry
 from lakeward.outcomes import Found
+from lakeward.positions import Partition
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -56,7 +57,7 @@ class Watching:
                 found = self._heard(lane)
                 if found is not None and self._is_quiet(lane, held):
                     held.since = now
-                    if _differs(lane, found):
+                    if differs(lane, found.entry):
                         moved.append((lane, found.entry))
                     elif not found.at_head:
                         lane.restate(lane.next, now)
@@ -88,8 +89,8 @@ class Watching:
             return None
 
 
-def _differs(lane: Lane, found: Found) -> bool:
-    """Whether a partition that we read stands elsewhere than our own last commit left it."""
+def differs(lane: Lane, told: LedgerEntry | None, but: Collection[Partition] = ()) -> bool:
+    """Whether a partition that we read (``but`` for some) stands elsewhere in ``told`` than in our own last entry."""
     known = lane.entry.positions if lane.entry is not None else {}
-    told = found.entry.positions if found.entry is not None else {}
-    return any(p not in told or told[p].next != known[p].next for p in lane.next if p in known)
+    now = told.positions if told is not None else {}
+    return any(p not in now or now[p].next != known[p].next for p in lane.next if p in known and p not in but)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 
 import pytest
 from tests.unit.loop_rig import CAUGHT_UP, T0, T1, Rig, bounded, fails, texts, values
@@ -321,3 +322,46 @@ def test_a_look_at_a_quiet_table_that_hangs_holds_up_neither_stopping_nor_the_bo
     hang.set()
     bounded(rig.pipeline())
     assert rig.tables["a"].rows == texts(0, 5 + more)
+
+
+def test_b2_a_rewind_of_one_partition_is_noticed_while_another_joins() -> None:
+    """The look for the one that joins is the only one that could: later looks are compared with what it found."""
+    rig = Rig(flush=FlushPolicy(0.005, 1_000, 1 << 30))
+    rig.source.append("t", 0, values(0, 10))
+    rig.source.append("t", 1, values(10, 20))
+    rig.run()
+    pipeline, table = rig.pipeline(), rig.tables["a"]
+    before = table.entry
+    assert before is not None
+
+    def roll_back_and_rebalance() -> None:
+        table.entry = replace(before, positions={**before.positions, T0: Position(0)}, number=before.number + 1)
+        table.rows[:] = texts(10, 20)
+        rig.source.revoke(T1)
+        rig.source.assign(T1)
+
+    rig.on_poll(4, roll_back_and_rebalance)
+    rig.stop_when(pipeline, lambda: len(table.rows) == 20 and rig.next_of("a", T0) == 10 and table.entry is not before)
+    bounded(pipeline, Until())
+    assert sorted(table.rows) == sorted(texts(0, 20))
+
+
+def test_b2_a_rewind_is_noticed_by_a_commit_that_claims_other_partitions() -> None:
+    """It succeeds, above the rewind: the entry that it leaves is the only one that tells."""
+    rig = Rig(flush=FlushPolicy(0.005, 1_000, 1 << 30))
+    rig.source.append("t", 0, values(0, 10))
+    rig.source.append("t", 1, values(10, 20))
+    rig.run()
+    pipeline, table = rig.pipeline(), rig.tables["a"]
+    before = table.entry
+    assert before is not None
+
+    def roll_back_and_go_on() -> None:
+        table.entry = replace(before, positions={**before.positions, T0: Position(0)}, number=before.number + 1)
+        table.rows[:] = texts(10, 20)
+        rig.source.append("t", 1, values(20, 25))
+
+    rig.on_poll(4, roll_back_and_go_on)
+    rig.stop_when(pipeline, lambda: len(table.rows) == 25)
+    bounded(pipeline, Until())
+    assert sorted(table.rows) == sorted(texts(0, 25))

@@ -213,7 +213,8 @@ def _build(desk: Desk, rewind: Rewind, commit_id: str) -> Attempt:
             "snapshot-id": snapshot_id,
             "parent-snapshot-id": target.snapshot_id,
             "sequence-number": sequence_number,
-            "timestamp-ms": time_of_next(metadata, desk.clock.now_ms()),
+            # Where somebody's slow clock made the head, what is gone back to is younger than that.
+            "timestamp-ms": max(time_of_next(metadata, desk.clock.now_ms()), target.timestamp_ms),
             "manifest-list": list_path,
             "summary": update_snapshot_summaries(summary, previous_summary=target.summary),
             "schema-id": metadata.current_schema_id,
