@@ -403,6 +403,19 @@ def test_c8_a_full_disk_while_manifests_are_written_is_waited_out(lake: Lake, pl
     assert lake.rows() == expected(batch(0, 5))
 
 
+def test_c8_a_manifest_that_cannot_be_read_while_manifests_are_merged_is_tried_again(lake: Lake, plan: Plan) -> None:
+    target = lake.target()
+    for start in range(16):
+        landed(commit(target, batch(start, 1)))
+    fresh = lake.target(plan=plan)
+    staged = fresh.stage(batch(16, 1))
+    for read in (2, 3, 4):  # the first is the manifest list
+        plan.at("read", read, fail(TIMEOUT))
+    landed(fresh.commit(staged))
+    assert plan.counts["read"] > 16
+    assert lake.rows() == expected(batch(0, 17))
+
+
 def test_giving_up_before_anything_was_sent_raises_what_was_in_the_way(lake: Lake, plan: Plan) -> None:
     target = lake.target(plan=plan)
     commit(target, batch(0, 2))

@@ -127,8 +127,9 @@ class Manifests:
 
     def _write(self, paper: Paper, entries: Iterable[ManifestEntry]) -> ManifestFile:
         kept: list[ManifestEntry] = []
+        read = list(entries)  # before a file is begun: closing it empty would raise another error than reading did
         with paper.writer() as writer:
-            for entry in entries:
+            for entry in read:
                 writer.add_entry(entry)
                 if entry.status != ManifestEntryStatus.DELETED:
                     kept.append(_existing(entry, paper.sequence_number))
