@@ -24,14 +24,20 @@ FIGURES = ("rows_per_second", "rows_per_cpu_second", "rows_per_cpu_second_stream
 
 def document(runs: Sequence[Run], messages: int) -> dict[str, Any]:
     """Everything that a later reader needs: machine, versions, commit, medians, and each run."""
+    return origin() | {
+        "messages": messages,
+        "medians": medians(runs),
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def origin() -> dict[str, Any]:
+    """When, where and of which version something was measured."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "messages": messages,
-        "medians": medians(runs),
-        "runs": [asdict(run) for run in runs],
     }
 
 
@@ -99,4 +105,10 @@ def _machine() -> dict[str, Any]:
             (x.partition(":")[2].strip() for x in about.read_text().splitlines() if x.startswith("model name")), model
         )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cores": os.cpu_count(), "memory_gib": round(memory, 1), "cpu": model, "system": platform.platform()}
+    return {
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "memory_gib": round(memory, 1),
+        "cpu": model,
+        "system": platform.platform(),
+    }

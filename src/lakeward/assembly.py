@@ -67,8 +67,8 @@ class Assembly:
         self._choices = choices or Choices()
         self._catalog: Catalog | None = None
         self._targets: dict[str, IcebergTarget] = {}
-        self._lanes: dict[str, Lane] = {}
         self._letters: dict[str, IcebergTarget] = {}
+        self._lanes: dict[str, Lane] = {}
         self._avro: AvroDecoder | None = None
         self.routes = tuple(_route(table) for table in config.tables)
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -101,6 +101,8 @@ def numbered(count: int, first: int = 0) -> list[bytes]:
 class SourceContract:
     """Subclasses bring the fixtures ``cluster`` (a `Cluster`) and ``native`` (bool)."""
 
+    MEMBERSHIP: ClassVar[Mapping[str, Any]] = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 200}
+
     @pytest.fixture
     def open_reader(self, cluster: Cluster, *, native: bool) -> Iterator[Callable[..., Reader]]:
         with contextlib.ExitStack() as stack:
@@ -109,7 +111,7 @@ class SourceContract:
                 options = {
                     "group_id": fresh("group"),
                     "topics": topics,
-                    "properties": {"session.timeout.ms": 1500, "heartbeat.interval.ms": 200},
+                    "properties": dict(self.MEMBERSHIP),
                 } | settings
                 source = KafkaSource(KafkaSettings(cluster.bootstrap_servers, **options), SystemClock(), native=native)
                 source.open()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from servers.kafka import Kafka
 
 from lakeward.clock import SystemClock
+from lakeward.errors import OperatorError
 from lakeward.positions import Partition, Position
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
@@ -133,6 +134,58 @@ class TestRealKafka(SourceContract):
         assert source.offsets_at([first, second, empty], 1_700_000_001_500) == {first: 2, second: 1, empty: 0}
         assert source.offsets_at([first], 0) == {first: 0}
         assert source.offsets_at([], 0) == {}
+
+
+class TestNewerGroupProtocol(SourceContract):
+    MEMBERSHIP: ClassVar[Mapping[str, Any]] = {"group.protocol": "consumer"}
+
+    @pytest.fixture
+    def native(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("native", [True, False], indirect=True)
+def test_a_worker_with_a_name_that_stops_leaves_its_partitions_to_others(cluster, native) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    cluster.create(topic, 4)
+    first, second = (_member(cluster, topic, group, name, native=native) for name in ("a", "b"))
+
+    def share() -> bool:
+        first.poll(0.01)
+        second.poll(0.01)
+        return len(first.mine) == len(second.mine) == 2
+
+    first.until(share)
+    first.source.close()
+    asking = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+
+    def alone() -> bool:
+        return len(asking.describe_consumer_groups([group])[group].result().members) == 1
+
+    second.until(alone)  # long before its session of a minute would have timed out
+    second.until(lambda: len(second.mine) == 4)
+    second.source.close()
+
+
+def test_a_worker_whose_name_somebody_else_takes_stops_and_says_so(cluster) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    cluster.create(topic, 2)
+    first, second = (_member(cluster, topic, group, "a", native=True) for _ in range(2))
+    first.until(lambda: len(first.mine) == 2)
+    second.until(lambda: len(second.mine) == 2)
+    with pytest.raises(OperatorError, match="under the name of this one"):
+        first.until(lambda: False)
+    first.source.close()
+    second.until(lambda: len(second.reached) == 2)
+    second.source.close()
+
+
+def _member(cluster: RealCluster, topic: str, group: str, name: str, *, native: bool) -> Reader:
+    properties = {"group.instance.id": name, "session.timeout.ms": 60_000, "heartbeat.interval.ms": 200}
+    settings = KafkaSettings(cluster.bootstrap_servers, group, (topic,), properties=properties)
+    source = KafkaSource(settings, SystemClock(), native=native)
+    source.open()
+    return Reader(source)
 
 
 def test_a_broker_that_is_killed_and_comes_back_is_waited_for(own_kafka: Kafka) -> None:

@@ -53,4 +53,4 @@ def command(  # noqa: PLR0913 - click hands over every option
 
     logging.configure(config.log.level)
     options = ["--until-caught-up"] if until_caught_up else []
-    ctx.exit(supervise(file, config.name, options, workers, SystemClock()))
+    ctx.exit(supervise(file, config.group_id, options, workers, SystemClock()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakeward.cli.membership import here, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
 from lakeward.errors import LakewardError
@@ -44,6 +45,7 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
     logging.configure("WARNING" if live else config.log.level, worker=extras.instance)
     clock = SystemClock()
     chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
+    name = None if extras.instance else take(config.group_id, here())  # held until the process ends
     last: list[Progress] = []
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:
 
@@ -51,9 +53,8 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
             last[:] = [progress]
             show(progress)
 
-        pipeline = Assembly(config, clock, chance, Choices(adopt=extras.adopt, instance=extras.instance)).pipeline(
-            observe
-        )
+        choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
+        pipeline = Assembly(config, clock, chance, choices).pipeline(observe)
         with _signals(pipeline.stop):
             try:
                 pipeline.run(until)
@@ -118,15 +119,17 @@ def render(name: str, progress: Progress, now_ms: int) -> Any:
     head = Text.assemble((name, "bold"), "  ", (progress.state, colour), f"  {progress.rate:,.0f} rows/s{fresh}")
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("TABLE")
+    dead = any(row.letters for row in progress.tables)
     followed = any(row.gaps is not None for row in progress.tables)
-    for heading in ("ROWS", "LAG", *(("GAPS",) if followed else ())):
+    for heading in ("ROWS", "LAG", *(("DEAD",) if dead else ()), *(("GAPS",) if followed else ())):
         table.add_column(heading, justify="right")
     table.add_column("LAST COMMIT")
     for row in progress.tables:
         ago = f"{_seconds(max(0, now_ms - row.last_commit_ms))} ago" if row.last_commit_ms is not None else "-"
         snapshot = f"  snapshot {row.snapshot_id}" if row.snapshot_id is not None else ""
         gaps = [f"{row.gaps:,}" if row.gaps is not None else ""] if followed else []
-        table.add_row(row.table, f"{row.rows:,}", f"{row.lag:,}", *gaps, ago + snapshot)
+        letters = [f"{row.letters:,}"] if dead else []
+        table.add_row(row.table, f"{row.rows:,}", f"{row.lag:,}", *letters, *gaps, ago + snapshot)
     breaks = [Text(f"! {row.table}: {told}", "yellow") for row in progress.tables for told in row.breaks]
     return Group(head, table, *breaks)
 
@@ -151,6 +154,7 @@ def _last_word(name: str, progress: Progress, *, as_json: bool) -> None:
             "rows": t.rows,
             "snapshot_id": t.snapshot_id,
             "lag": t.lag,
+            "dead_letters": t.letters,
         }
         for t in progress.tables
     ]
@@ -163,7 +167,8 @@ def _last_word(name: str, progress: Progress, *, as_json: bool) -> None:
             if table.commits
             else "nothing to write"
         )
-        click.echo(f"{table.table}: {what}")
+        dead = f", {_count(table.letters, 'dead letter')}" if table.letters else ""
+        click.echo(f"{table.table}: {what}{dead}")
     if not progress.tables:
         click.echo(f"{name}: nothing to write")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from lakeward.cli.membership import here, take
 from lakeward.clock import Clock
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -106,11 +107,13 @@ class Supervisor:
         return process
 
 
-def supervise(file: Path, pipeline: str, options: Sequence[str], count: int, clock: Clock) -> int:
-    """Run ``count`` workers of the pipeline in ``file``; return the exit code."""
+def supervise(file: Path, group: str, options: Sequence[str], count: int, clock: Clock) -> int:
+    """Run ``count`` workers of ``file`` in the consumer group ``group``; return the exit code."""
+    place = here()
+    taken = [take(group, place) for _ in range(count)]  # a second supervisor on this machine gets others
     host = socket.gethostname()
-    command = [sys.executable, "-m", "lakeward", "run", str(file), *options]
-    supervisor = Supervisor(command, [f"{pipeline}-{host}-{number}" for number in range(1, count + 1)], clock)
+    names = [name.text if name else f"{group}-{host}-{number}" for number, name in enumerate(taken, 1)]
+    supervisor = Supervisor([sys.executable, "-m", "lakeward", "run", str(file), *options], names, clock)
     with _passing_on(supervisor.signal):
         return supervisor.run()
 

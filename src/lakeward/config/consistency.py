@@ -15,7 +15,7 @@ from lakeward.config.decoding import KINDS
 from lakeward.config.problems import KeyPath, Problem
 from lakeward.config.scalars import PLACEHOLDER, absent, structure
 from lakeward.config.sinks import CATALOG_TYPES, is_url
-from lakeward.config.sources import OWNED_PROPERTIES
+from lakeward.config.sources import GROUP_PROTOCOLS, OWNED_PROPERTIES, SESSION_PROPERTIES
 from lakeward.config.suggestions import hint, nearest
 from lakeward.layout import Layout, parse_partition_term, parse_sort_term
 
@@ -74,9 +74,15 @@ def _misspelt(section: Mapping[str, Any], choices: tuple[str, ...]) -> bool:
 
 
 def _properties(kafka: Mapping[str, Any]) -> Iterator[Problem]:
-    for key, value in _section(kafka.get("properties")).items():
+    properties = _section(kafka.get("properties"))
+    protocol = properties.get("group.protocol", GROUP_PROTOCOLS[0])
+    for key, value in properties.items():
         path = ("source", "kafka", "properties", key)
-        if key in OWNED_PROPERTIES:
+        if key == "group.protocol" and protocol not in GROUP_PROTOCOLS:
+            yield Problem(path, f"is neither {' nor '.join(GROUP_PROTOCOLS)}")
+        elif key in SESSION_PROPERTIES and protocol == "consumer":
+            yield Problem(path, "with group.protocol: consumer it is the brokers' to set")
+        elif key in OWNED_PROPERTIES:
             yield Problem(path, f"this property is lakeward's to set: {OWNED_PROPERTIES[key]}")
         elif isinstance(value, Mapping):
             yield Problem(path, 'must be a text, a number, true or false; write the property as "a.b.c: value"')

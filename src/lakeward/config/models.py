@@ -156,6 +156,11 @@ class Config(Section):
         """The librdkafka properties as written in ``source.kafka.properties``. Secrets are revealed."""
         return reveal(self.source.kafka.properties) if self.source.kafka else {}
 
+    @property
+    def newer_groups(self) -> bool:
+        """Whether the consumer group follows the newer protocol (KIP-848)."""
+        return self.kafka_properties().get("group.protocol") == "consumer"
+
     def require_available(self) -> None:
         """Refuse what this version cannot run, all of it at once, rather than ignore it.
 

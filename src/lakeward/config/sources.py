@@ -33,7 +33,6 @@ OWNED_PROPERTIES: dict[str, str] = {
         (
             "enable.partition.eof",
             "error_cb",
-            "group.protocol",
             "group.remote.assignor",
             "logger",
             "on_assign",
@@ -47,6 +46,10 @@ OWNED_PROPERTIES: dict[str, str] = {
     ),
 }
 """librdkafka properties that are lakeward's to set (PROTOCOL S4), and what to do instead or why."""
+
+GROUP_PROTOCOLS = ("classic", "consumer")
+SESSION_PROPERTIES = ("session.timeout.ms", "heartbeat.interval.ms")
+"""What is set on the brokers where `group.protocol` is `consumer`."""
 
 
 class Kafka(Section):
@@ -71,7 +74,7 @@ class Kafka(Section):
     properties: Options = Field(
         default={},
         description="Any librdkafka property, such as `security.protocol` or `sasl.password`, except those that "
-        "exactly-once rests on.",
+        "exactly-once rests on. `group.protocol: consumer` chooses the brokers' newer group protocol (Kafka 4.0).",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TypeVar
 
@@ -26,8 +27,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 SLICE_S = 0.1
 """The longest wait for messages without a look at the group, in seconds."""
 
+LEAVE_S = 1.0
+"""How long leaving the group may take before the consumer is closed, in seconds."""
+
 OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001  librdkafka's own codes are spelled so
 FATAL = KafkaError._FATAL  # noqa: SLF001
+FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+"""A fatal error keeps only the words of the one behind it."""
 DAMAGED = frozenset(
     {
         KafkaError._BAD_MSG,  # noqa: SLF001
@@ -226,8 +232,17 @@ class KafkaSource:
         if self._intake is not None:
             self._intake.close()
         if self._consumer is not None:
+            self._leave(self._consumer)
             self._consumer.close()
         self._consumer = self._intake = self._catalogue = None
+
+    def _leave(self, consumer: Consumer) -> None:
+        """A member that has a name would keep its partitions until its session has timed out, if it only closed."""
+        deadline = self._clock.monotonic() + LEAVE_S
+        with suppress(KafkaException):
+            consumer.unsubscribe()
+            while consumer.assignment() and self._clock.monotonic() < deadline:
+                consumer.poll(0.02)
 
     def _subscribe(self) -> None:
         consumer = _opened(self._consumer)
@@ -291,6 +306,11 @@ def _raise_or_log(event: Event) -> None:
         raise PermissionDeniedError(
             f"reading {where} is refused: {event.reason}",
             "Give this user the right to read the topic and to use the consumer group.",
+        )
+    if event.code == FATAL and FENCED in event.reason:
+        raise OperatorError(
+            "another worker has joined the consumer group under the name of this one, and took its place",
+            "Give every worker an --instance (group.instance.id) of its own, or none; one of the two has gone on.",
         )
     if event.code == FATAL:
         raise UnreachableError(f"the Kafka client has failed: {event.reason}", "Start again.")

@@ -69,7 +69,10 @@ OURS: Mapping[str, Any] = {
 }
 """Properties that exactly-once rests on (PROTOCOL S4)."""
 
-TAKEN = frozenset(OURS) | {"bootstrap.servers", "metadata.broker.list", "group.id", "group.protocol", "client.id"}
+TAKEN = frozenset(OURS) | {"bootstrap.servers", "metadata.broker.list", "group.id", "client.id"}
+
+BROKERS_OWN = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"})
+"""What the brokers decide under the newer group protocol (KIP-848); librdkafka refuses it there."""
 
 _DENIED = frozenset(
     {
@@ -100,10 +103,12 @@ def properties_of(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
             f"these librdkafka properties are not open to configuration: {', '.join(wrong)}",
             "Exactly-once rests on them. Remove them from source.kafka.properties.",
         )
+    newer = settings.properties.get("group.protocol") == "consumer"
+    given_up = BROKERS_OWN - set(settings.properties) if newer else frozenset()
     return {
-        **DEFAULTS,
+        **{name: value for name, value in DEFAULTS.items() if name not in given_up},
         **settings.properties,
-        **OURS,
+        **{name: value for name, value in OURS.items() if name not in given_up},
         "bootstrap.servers": settings.bootstrap_servers,
         "group.id": settings.group_id,
         "client.id": client_id,

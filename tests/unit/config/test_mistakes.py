@@ -271,6 +271,16 @@ def test_two_tables_with_one_name_are_refused():
     ]
 
 
+def test_the_newer_group_protocol_may_be_chosen_and_leaves_sessions_to_the_brokers():
+    properties = "9092, properties: {group.protocol: consumer, session.timeout.ms: 6000}}"
+    assert mistakes(GOOD.replace("9092}", properties)) == [
+        "f.yaml:3: source.kafka.properties.session.timeout.ms: with group.protocol: consumer it is the brokers' to set"
+    ]
+    assert mistakes(GOOD.replace("9092}", "9092, properties: {group.protocol: x}}")) == [
+        "f.yaml:3: source.kafka.properties.group.protocol: is neither classic nor consumer"
+    ]
+
+
 @pytest.mark.parametrize(
     "name", ["group.id", "bootstrap.servers", "auto.offset.reset", "isolation.level", "enable.partition.eof"]
 )

@@ -20,7 +20,7 @@ from lakeward.errors import (
 from lakeward.positions import Partition
 from lakeward.sources import kafka_client
 from lakeward.sources.kafka import DAMAGED, KafkaSource, _raise_or_log
-from lakeward.sources.kafka_client import OURS, KafkaSettings, Trouble, properties_of
+from lakeward.sources.kafka_client import OURS, KafkaSettings, Trouble, consumer_of, properties_of
 from lakeward.sources.kafka_intake import Event
 from lakeward.testing.broker import EmbeddedBroker
 
@@ -118,6 +118,19 @@ def test_properties_that_the_promise_rests_on_are_refused(name) -> None:
 def test_other_properties_are_the_users() -> None:
     settings = KafkaSettings("h:1", "g", properties={"session.timeout.ms": 45000})
     assert properties_of(settings, "c")["session.timeout.ms"] == 45000
+
+
+def test_under_the_newer_group_protocol_nothing_is_set_that_librdkafka_refuses_there() -> None:
+    newer = KafkaSettings("h:1", "g", properties={"group.protocol": "consumer"})
+    consumer_of(properties_of(newer, "c")).close()
+    classic = properties_of(KafkaSettings("h:1", "g"), "c")
+    assert classic["partition.assignment.strategy"] == "cooperative-sticky"
+
+
+def test_a_worker_whose_name_was_taken_over_asks_for_an_operator() -> None:
+    fatal = f"Fatal error: {KafkaError(KafkaError.FENCED_INSTANCE_ID).str()}: and more"
+    with pytest.raises(OperatorError, match="under the name of this one"):
+        _raise_or_log(Event(None, KafkaError._FATAL, 0, fatal))
 
 
 def test_a_property_that_does_not_exist_is_a_configuration_error() -> None:

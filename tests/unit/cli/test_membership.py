@@ -1,0 +1,92 @@
+"""A worker's name in its group: stable over restarts, never held by two that live."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakeward.cli.membership import PLACES, Name, Place, here, take
+
+pytestmark = pytest.mark.skipif(here() is None, reason="names need Linux")
+
+
+@pytest.fixture
+def group() -> str:
+    return f"group/{secrets.token_hex(8)} ü"
+
+
+@pytest.fixture
+def place() -> Place:
+    found = here()
+    assert found is not None
+    return found
+
+
+def named(group: str, place: Place | None) -> Name:
+    name = take(group, place)
+    assert name is not None
+    return name
+
+
+def test_a_name_that_was_released_is_taken_again_and_one_that_is_held_is_not(group: str, place: Place) -> None:
+    first, second = named(group, place), named(group, place)
+    texts = [first.text, second.text]
+    assert texts[0] != texts[1]
+    first.release()
+    again = named(group, place)
+    assert again.text == texts[0]
+    again.release()
+    second.release()
+
+
+def test_a_worker_that_is_killed_leaves_its_name_to_its_successor(group: str, place: Place) -> None:
+    code = (
+        "import sys, signal; from lakeward.cli.membership import take, here; name = take(sys.argv[1], here());"
+        "print(name.text, flush=True); signal.pause()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, group], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    text = child.stdout.readline().strip()
+    beside = named(group, place)
+    assert beside.text != text
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    successor = named(group, place)
+    assert successor.text == text
+    successor.release()
+    beside.release()
+
+
+def test_names_are_ones_that_brokers_take(group: str, place: Place) -> None:
+    name = named(group * 40, Place(place.host + "ä" * 300, place.scope))
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name.text)
+    name.release()
+
+
+def test_other_groups_and_other_places_have_other_names(group: str, place: Place) -> None:
+    names = [
+        named(group, place),
+        named(group + "2", place),
+        named(group, Place(place.host, "another boot/1")),
+        named(group, Place("elsewhere", place.scope)),
+    ]
+    assert len({name.text for name in names}) == 4
+    for name in names:
+        name.release()
+
+
+def test_where_no_name_can_be_had_there_is_none(group: str, place: Place, tmp_path: Path) -> None:
+    assert here(tmp_path) is None
+    assert take(group, None) is None
+    held = [named(group, place) for _ in range(PLACES)]
+    assert take(group, place) is None
+    for name in held:
+        name.release()
