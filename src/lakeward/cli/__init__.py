@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("lakeward.cli.status", "Show rows, positions, lag and the last commit of each table."),
     "history": ("lakeward.cli.history", "Show a table's commits: who, when, from where to where, how much."),
     "rollback": ("lakeward.cli.rollback", "Take a table back to an older snapshot, and its stream with it."),
+    "maintain": ("lakeward.cli.maintain", "Merge small files, expire snapshots, find orphan files."),
     "seek": ("lakeward.cli.seek", "Move the positions from which a table continues."),
     "dead-letters": ("lakeward.cli.dead_letters", "List, show and bring back the records that could not be written."),
     "query": ("lakeward.cli.query", "Read the tables with SQL."),

@@ -116,6 +116,18 @@ def append(io: FileIO, metadata: TableMetadata, pipeline: str, records: Sequence
 
 def read_all(io: FileIO, metadata: TableMetadata) -> Iterator[Archived]:
     """Every record of every pipeline's archive, each pipeline's newest file first; a missing file ends its chain."""
+    for rows, _ in _chain(io, metadata):
+        yield from _parse(rows)
+
+
+def files_of(io: FileIO, metadata: TableMetadata) -> Iterator[str]:
+    """The paths of every pipeline's archive, the newest file of each first."""
+    for _, path in _chain(io, metadata):
+        yield path
+
+
+def _chain(io: FileIO, metadata: TableMetadata) -> Iterator[tuple[list[str], str]]:
+    """The rows and the path of each file, from the newest back."""
     for key in sorted(metadata.properties):
         if not key.startswith(ARCHIVE_PREFIX):
             continue
@@ -126,7 +138,7 @@ def read_all(io: FileIO, metadata: TableMetadata) -> Iterator[Archived]:
             if content is None:
                 break
             header, *rows = gzip.decompress(content).decode().splitlines()
-            yield from _parse(rows)
+            yield rows, path
             path = json.loads(header)["previous"]
 
 

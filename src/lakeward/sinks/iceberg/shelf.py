@@ -36,14 +36,17 @@ def get(io: FileIO, path: str) -> bytes | None:
 def unreferenced(metadata: TableMetadata, gone: Iterable[Snapshot], retained: Iterable[Snapshot]) -> set[str]:
     """Files that only entries of ``gone`` name: whoever goes back to a retained snapshot still finds its own."""
     litter = _named(metadata, gone)
-    if not litter:
-        return litter
-    held = _named(metadata, retained)
+    return litter - named(metadata, retained) if litter else litter
+
+
+def named(metadata: TableMetadata, snapshots: Iterable[Snapshot] | None = None) -> set[str]:
+    """The files that entries name: those of ``snapshots`` (all that the table retains), and the newest ones."""
+    held = _named(metadata, metadata.snapshots if snapshots is None else snapshots)
     for pipeline in pipelines_of(metadata):
         mirror = mirrored(metadata, pipeline)
         if mirror is not None and mirror.entry.gaps is not None:
             held |= {f"{folder(metadata, pipeline)}/{kept.name}" for kept in mirror.entry.gaps.states.values()}
-    return litter - held
+    return held
 
 
 def _named(metadata: TableMetadata, snapshots: Iterable[Snapshot]) -> set[str]:

@@ -37,6 +37,7 @@ from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.naming import PROPERTY as NAMES
+from lakeward.sinks.iceberg.orphans import Orphans, delete_orphans, find_orphans
 from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
@@ -245,6 +246,30 @@ class IcebergTarget:
         replaced = self._compactor.turn()
         if replaced is not None:
             self._upkeep.committed(replaced.snapshot.snapshot_id, replaced.manifests)
+
+    def find_orphans(self, older_than_ms: int) -> Orphans:
+        """Files below the table's location that nothing refers to (PROTOCOL M3); changes nothing.
+
+        Raises:
+            ConfigurationError: ``older_than_ms`` is less than a day. UnreachableError: catalog or store do not answer.
+        """
+        table = self._handle.look()
+        with translated(f"listing the files of {self.name}", table.location()):
+            return find_orphans(table, self.settings.pipeline, older_than_ms)
+
+    def delete_orphans(self, orphans: Orphans) -> int:
+        """Delete what `find_orphans` found; return how many files went.
+
+        Raises:
+            OperatorError: the table says that others use its files.
+        """
+        return delete_orphans(self._handle.look(), orphans)
+
+    def expire(self) -> int:
+        """Expire snapshots by tiers now (PROTOCOL M2); return how many went."""
+        before = len(self._handle.look().metadata.snapshots)
+        self._upkeep.expire()
+        return before - len(self._handle.known().metadata.snapshots)
 
     def compact(self) -> int:
         """Merge all small files that can be merged now; return how many went (PROTOCOL M1).
