@@ -54,16 +54,16 @@ class Joining:
         self._early: frozenset[str] | None = None
         self._assigned_at = 0.0
         self._goals: dict[Partition, int] = {}
-        self._asked_up_to = ""
-        self._again = False
+        self._mute: set[Lane] = set()
+        """Asked in vain: they are asked again, some seconds after the last of the others has been."""
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
         self.begun: set[Partition] = set()
 
     def look(self, topics: Iterable[str]) -> None:
         """Load the tables of ``topics`` once, so that a server that is away is an error at the start, not later."""
-        _, failure = _answers([lane for topic in topics for lane in self.lanes_of(topic)])
-        if failure is not None:
+        _, failures = _answers([lane for topic in topics for lane in self.lanes_of(topic)])
+        for failure in failures.values():
             raise failure
 
     def expect(self, topics: Iterable[str]) -> None:
@@ -85,7 +85,7 @@ class Joining:
         log.info("assigned", partitions=sorted(str(p) for p in partitions))
         self.waiting.update(partitions)
         self._not_before = 0.0
-        self._asked_up_to = ""
+        self._mute.clear()
         self._assigned_at = self._clock.monotonic()
         if self._early is None:
             self._early = frozenset(p.topic for p in partitions)
@@ -126,38 +126,37 @@ class Joining:
         asked = self._next_to_ask()
         try:
             self._ask(asked)
-            # Asked about, and not known to the source: the topic is being made, or deleted.
-            self._again |= any(p not in lane.next and not lane.engaged for lane, of in asked.items() for p in of)
         except LakewardError as error:
             if error.directive is not Directive.RETRY:
                 raise
             log.warning("trying again", what="finding positions", error=error.what, wait_s=RETRY_S)
-            self._again = True
-        if self._again and not self._asked_up_to:
-            self._again, self._not_before = False, self._clock.monotonic() + RETRY_S
+            if self._mute.isdisjoint(asked):  # the brokers did not answer
+                self._mute.update(asked)
+        if self._mute and not self._next_to_ask():
+            self._mute.clear()
+            self._not_before = self._clock.monotonic() + RETRY_S
         ready = {p for p in self.waiting if self._settled(p)}
         self._begin(sorted(ready))
         return ready
 
     def _next_to_ask(self) -> dict[Lane, set[Partition]]:
-        """The tables to ask in this turn, each with the partitions that it is to place; goes round over all of them."""
+        """The tables to ask in this turn, each with the partitions that it is to place."""
         waiting: dict[str, list[Partition]] = {}
         for partition in self.waiting:
             waiting.setdefault(partition.topic, []).append(partition)
         asked: dict[Lane, set[Partition]] = {}
-        for topic in sorted(topic for topic in waiting if topic > self._asked_up_to):
-            if len(asked) >= ASKED_A_TURN:
-                return asked
+        for topic in sorted(waiting):
             for lane in self.lanes_of(topic):
                 of = {p for p in waiting[topic] if p not in lane.next}
-                if of and not lane.engaged:
+                if of and not lane.engaged and lane not in self._mute:
                     asked.setdefault(lane, set()).update(of)
-            self._asked_up_to = topic
-        self._asked_up_to = ""
+            if len(asked) >= ASKED_A_TURN:
+                break
         return asked
 
-    def _ask(self, asked: Mapping[Lane, Collection[Partition]]) -> None:
-        answers, failure = _answers(list(asked))
+    def _ask(self, asked: Mapping[Lane, set[Partition]]) -> None:
+        answers, failures = _answers(list(asked))
+        self._mute.update(failures)
         topics = {p.topic for lane in answers for p in asked[lane]}
         # After the tables: a table's position is never beyond an end that was told later.
         bounds = self._source.partitions(topics) if topics else {}
@@ -170,7 +169,9 @@ class Joining:
                 {p: bounds[p] for p in asked[lane] if p in bounds},
                 {topic: identity for topic, identity in identities.items() if topic in own},
             )
-        if failure is not None:
+        # Known to the table alone: the topic is being made, or deleted.
+        self._mute.update(lane for lane in answers if not lane.engaged and not asked[lane] <= lane.next.keys())
+        for failure in failures.values():
             raise failure
 
     def _place(
@@ -266,8 +267,8 @@ class Joining:
         return proved
 
 
-def _answers(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], LakewardError | None]:
-    """What their tables say, and the first error of those that did not answer: after it, no other is asked."""
+def _answers(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], dict[Lane, LakewardError]]:
+    """What their tables say, and the errors of those that did not answer: after the first, no other is asked."""
     if len(lanes) <= FEW:
         return _answers_in_turn(lanes)
     with ThreadPoolExecutor(SIDE_BY_SIDE, "asking") as pool:
@@ -275,21 +276,21 @@ def _answers(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], LakewardError | 
         wait(futures.values(), return_when=FIRST_EXCEPTION)
         pool.shutdown(cancel_futures=True)
     answers: dict[Lane, Found] = {}
-    failure: LakewardError | None = None
+    failures: dict[Lane, LakewardError] = {}
     for lane, future in futures.items():
         if not future.cancelled():
             try:
                 answers[lane] = future.result()
             except LakewardError as error:
-                failure = failure or error
-    return answers, failure
+                failures[lane] = error
+    return answers, failures
 
 
-def _answers_in_turn(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], LakewardError | None]:
+def _answers_in_turn(lanes: Sequence[Lane]) -> tuple[dict[Lane, Found], dict[Lane, LakewardError]]:
     answers: dict[Lane, Found] = {}
-    try:
-        for lane in lanes:
+    for lane in lanes:
+        try:
             answers[lane] = lane.target.find()
-    except LakewardError as error:
-        return answers, error
-    return answers, None
+        except LakewardError as error:
+            return answers, {lane: error}
+    return answers, {}
