@@ -17,6 +17,7 @@ from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Account, Partition, Position, Span
 from lakeward.records import Decoded, Polled, RawBatch
 from lakeward.retrying import Patience
+from lakeward.scheduling import Limits
 from lakeward.starts import StartPolicy
 from lakeward.testing.memory import MemorySource, MemoryTable, MemoryTarget, TextDecoder
 
@@ -39,6 +40,7 @@ class Rig:
         self.start = StartPolicy()
         self.named: tuple[str, ...] | None = None
         self.drain_s = 30.0
+        self.limits = Limits()
         self.patience = Patience(0.001, 0.002, 0.5)
 
     def pipeline(self) -> Pipeline:
@@ -48,7 +50,7 @@ class Rig:
         self.targets = {name: MemoryTarget(name, table) for name, table in self.tables.items()}
         lanes = {n: Lane(target, self.decoder, LaneSettings(self.flush)) for n, target in self.targets.items()}
         named = tuple(self.feeds) if self.named is None else self.named
-        settings = PipelineSettings("test", named, self.start, self.patience, drain_s=self.drain_s)
+        settings = PipelineSettings("test", named, self.start, self.patience, drain_s=self.drain_s, limits=self.limits)
 
         def lanes_for(topic: str) -> list[Lane]:
             return [lanes[name] for name in self.feeds[topic]]
