@@ -50,8 +50,6 @@ TABLE_DEFAULTS = {
     # A metadata file a commit: without these two they would pile up for ever.
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
-    # PyIceberg's own retries commit a stale append again; this protects other programs that append with it.
-    "commit.retry.num-retries": "0",
 }
 
 
