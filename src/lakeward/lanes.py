@@ -297,6 +297,7 @@ class Lane:
     def _gaps(self) -> int | None:
         if self.sequences is None:
             return None
+            letters=self.entry.account.letters if self.entry else 0,
         return self.entry.gaps.counts.gaps if self.entry is not None and self.entry.gaps is not None else 0
 
     def drop(self, entry: LedgerEntry | None) -> None:

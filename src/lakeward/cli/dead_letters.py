@@ -126,10 +126,7 @@ def show(words: tuple[str, ...], *, as_json: bool) -> None:
 @_selecting
 @click.option("--dry-run", is_flag=True, help="Only say what would become of them.")
 @json_option
-@click.pass_context
-def replay(
-    ctx: click.Context, words: tuple[str, ...], *, dry_run: bool, as_json: bool, **selecting: str | None
-) -> None:
+def replay(words: tuple[str, ...], *, dry_run: bool, as_json: bool, **selecting: str | None) -> None:
     """Decode dead letters again as FILE says now, and add those that can be to the table, each exactly once.
 
     Writers need not be stopped. Those that fail again stay where they are, with the new reason. Exit code 1: some did.
@@ -148,7 +145,7 @@ def replay(
             click.echo(f"{name}: {_sentence(result, dry_run=dry_run)}")
         if not results:
             click.echo("No dead letters.")
-    ctx.exit(1 if any(result.failed or result.unread for result in results.values()) else 0)
+    click.get_current_context().exit(1 if any(result.failed or result.unread for result in results.values()) else 0)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def _table(target: IcebergTarget) -> dict[str, Any]:
             {"topic": p.topic, "partition": p.number, "next": at.next}
             for p, at in sorted(entry.positions.items() if entry else ())
         ],
+        "dead_letters": entry.account.letters if entry else 0,
         "gaps": asdict(entry.gaps.counts) if entry and entry.gaps else None,
     }
 
@@ -91,14 +92,16 @@ def _time(ms: int) -> str:
 
 def _print(documents: list[dict[str, Any]]) -> None:
     followed = any(d["gaps"] for d in documents)
+    gaps = ("GAPS",) if followed else ()
     print_table(
-        ("TABLE", "ROWS", "FILES", "LAG", *(("GAPS",) if followed else ()), "COMMITS", "LAST COMMIT", "SNAPSHOT"),
+        ("TABLE", "ROWS", "FILES", "LAG", "DEAD", *gaps, "COMMITS", "LAST COMMIT", "SNAPSHOT"),
         [
             (
                 d["table"],
                 d["rows"] if d["exists"] else "not there yet",
                 d["files"],
                 "?" if d["lag"] is None and d["positions"] else d["lag"],
+                d["dead_letters"],
                 *((d["gaps"]["gaps"] if d["gaps"] else "",) if followed else ()),
                 d["commits"],
                 d["last_commit"],

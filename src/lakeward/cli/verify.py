@@ -33,14 +33,17 @@ def command(ctx: click.Context, file: Path, *, against_source: bool, as_json: bo
     Rows are counted and compared by DuckDB, which shares no code with the writer. What could not be checked is said.
     Exit codes: 0 all pass, 1 something is wrong, 3 a server that was needed is away.
     """
-    from lakeward.cli.tables import quiet_assembly, targets  # noqa: PLC0415 - the help does without
+    from lakeward.cli.tables import fed, quiet_assembly  # noqa: PLC0415 - the help does without
     from lakeward.engine import Engine  # noqa: PLC0415
     from lakeward.verification import SourceComparison, verify  # noqa: PLC0415
 
     with quiet_assembly(read(file)) as assembly, _progress(as_json=as_json) as observe:
         properties = assembly.config.catalog_properties()
         source = SourceComparison(assembly, SystemClock(), observe) if against_source else None
-        verdicts = [verify(target, Engine(properties), source) for target in targets(assembly)]
+        verdicts = [
+            verify(target, Engine(properties), source, assembly.letters(table, target.name))
+            for table, target in fed(assembly)
+        ]
     if as_json:
         print_json({"pipeline": assembly.config.name, "tables": [verdict.document() for verdict in verdicts]})
     else:

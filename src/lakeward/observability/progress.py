@@ -10,8 +10,9 @@ from dataclasses import dataclass
 class TableProgress:
     """One table. ``rows``: in the table; ``written``: by this process; ``lag``: messages not yet committed.
 
-    ``last_commit_ms`` is wall time since the epoch; None before the first commit of this process. ``gaps`` counts holes
-    since the pipeline's first commit, None where nobody follows sequences; ``breaks`` are the latest, for people.
+    ``last_commit_ms`` is wall time since the epoch; None before the first commit of this process. ``letters`` are the
+    dead letters that wait. ``gaps`` counts holes since the pipeline's first commit, None where nobody follows
+    sequences; ``breaks`` are the latest, for people.
     """
 
     table: str
@@ -22,6 +23,7 @@ class TableProgress:
     snapshot_id: int | None
     last_commit_ms: int | None
     refusals: int
+    letters: int = 0
     gaps: int | None = None
     breaks: Sequence[str] = ()
 

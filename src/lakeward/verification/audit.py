@@ -11,6 +11,7 @@ from lakeward.ledger import LedgerEntry
 from lakeward.sinks.iceberg.inspection import Inspection, examine_files, inspect
 from lakeward.sinks.iceberg.target import IcebergTarget
 from lakeward.verification.commits import Commits, Kind, audit_ledger, audit_others, sort_out
+from lakeward.verification.letters import Waiting, audit_letters
 from lakeward.verification.verdict import Findings, Verdict, plural
 
 
@@ -33,10 +34,16 @@ class Seen:
         self.entry = entry
         self.commits = commits
         self.engine = engine
+        self.waiting = Waiting()
+        """The dead letters that wait; none before they were looked at."""
 
 
-def verify(target: IcebergTarget, engine: Engine, source: SourceAudit | None = None) -> Verdict:
+def verify(
+    target: IcebergTarget, engine: Engine, source: SourceAudit | None = None, letters: IcebergTarget | None = None
+) -> Verdict:
     """Audit one table; with ``source``, also value by value against what the source still holds.
+
+    ``letters`` is its dead-letter table.
 
     A server that is away ends the audit of that part; the verdict says so (`Verdict.unreachable`).
 
@@ -51,6 +58,9 @@ def verify(target: IcebergTarget, engine: Engine, source: SourceAudit | None = N
             findings.problems.append("no commit of this pipeline is in the table")
         else:
             seen = Seen(inspection, inspection.entry, sort_out(inspection), engine)
+            audit_ledger(seen.inspection, seen.entry, seen.commits, findings)
+            if letters is not None:
+                seen.waiting = audit_letters(target, letters, seen.entry, findings)
             _audit(target, seen, source, findings)
     except OperatorError as error:
         findings.problems.append(error.what)
@@ -63,7 +73,6 @@ def verify(target: IcebergTarget, engine: Engine, source: SourceAudit | None = N
 
 def _audit(target: IcebergTarget, seen: Seen, source: SourceAudit | None, findings: Findings) -> None:
     """Each part in its order; what a part raises ends the audit."""
-    audit_ledger(seen.inspection, seen.entry, seen.commits, findings)
     audit_others(seen.commits, findings)
     if not _files(seen.inspection, findings):
         findings.not_checked.append("rows and values, since there are files that cannot be read")

@@ -88,17 +88,19 @@ def audit_ledger(inspection: Inspection, entry: LedgerEntry, commits: Commits, f
     if not commits.complete:
         findings.not_checked.append("the ledger before the oldest commit that is still known")
     account = entry.account
+    sum_ = f"{account.rows:,} rows + {account.skipped:,} skipped"
+    if account.letters or entry.letters.line:
+        sum_ += f" + {plural(account.letters, 'dead letter')}"
     findings.say(
         "account",
-        f"{account.records:,} records = {account.rows:,} rows + {account.skipped:,} skipped",
+        f"{account.records:,} records = {sum_}",
         records=account.records,
         rows=account.rows,
         skipped=account.skipped,
+        letters=account.letters,
     )
-    if account.records != account.rows + account.skipped:
-        findings.problems.append(
-            f"{account.records:,} records are not {account.rows:,} rows + {account.skipped:,} skipped"
-        )
+    if account.records != account.rows + account.skipped + account.letters:
+        findings.problems.append(f"{account.records:,} records are not {sum_}")
     if entry.accepted:
         losses = [f"{loss.partition} [{loss.start:,}, {loss.end:,})" for loss in entry.accepted]
         lost = sum(abs(loss.end - loss.start) for loss in entry.accepted)

@@ -17,18 +17,27 @@ UNKNOWN_SCHEMA = "unknown-schema-id"
 
 @dataclass(slots=True)
 class Tally:
-    """What was read of the source. ``rejects``: by code, how many, and the places of the first."""
+    """What was read of the source. ``rejects``: by code, how many, and the places of the first.
+
+    ``letters`` are dead letters; they are not decoded.
+    """
 
     decoder: str
     records: int = 0
     skipped: int = 0
     rows: int = 0
+    letters: int = 0
     rejects: dict[str, tuple[int, list[tuple[Partition, int]]]] = field(default_factory=dict)
 
     @property
     def unknown_schemas(self) -> int:
         """How many records nobody can decode any more, though they were rows once."""
         return self.rejects.get(UNKNOWN_SCHEMA, (0, []))[0]
+
+    def set_aside(self, letters: int) -> None:
+        """Add records that are dead letters."""
+        self.records += letters
+        self.letters += letters
 
     def count(self, raw: RawBatch, decoded: Decoded) -> None:
         """Add a batch."""
@@ -66,15 +75,17 @@ def report(compared: Compared, seen: Seen, findings: Findings) -> None:
     """Add what the comparison found."""
     tally, difference = compared.tally, compared.difference
     judged = _by_key(compared, seen, findings) if compared.keyed else _by_value(compared, seen)
+    told = f"; {plural(tally.letters, 'dead letter')} left out" if tally.letters else ""
     findings.say(
         "source",
         f"{tally.rows:,} compared: {judged.missing:,} missing, {judged.extra:,} extra, {judged.changed:,} changed "
-        f"(decoded by {tally.decoder})",
+        f"(decoded by {tally.decoder}){told}",
         compared=tally.rows,
         missing=judged.missing,
         extra=judged.extra,
         changed=judged.changed,
         not_in_source=judged.unknown,
+        letters=tally.letters,
         records=tally.records,
         decoder=tally.decoder,
     )

@@ -30,6 +30,7 @@ from lakeward.sinks.iceberg.target import IcebergTarget
 from lakeward.sources.kafka_reader import KafkaReader
 from lakeward.verification.audit import Seen
 from lakeward.verification.bench import Bench, Key, NotComparableError, explained
+from lakeward.verification.letters import Waiting
 from lakeward.verification.report import Compared, Tally, report
 from lakeward.verification.spans import Coverage, covered
 from lakeward.verification.verdict import Findings
@@ -56,6 +57,14 @@ class Way:
     native: bool
     columns: Mapping[str, str]
     """The metadata columns: name to what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is read again, and which of it are dead letters: they are no rows, whatever they would be today."""
+
+    coverage: Coverage
+    waiting: Waiting
 
 
 class SourceComparison:
@@ -95,7 +104,7 @@ class SourceComparison:
                     ends = {p: at.next for p, at in seen.entry.positions.items()}
                     self._observe(f"{target.name}: reading the table", 0, 0)
                     held = bench.hold(key, coverage.spans, ends)
-                    self._read(reader, coverage, way, bench, tally)
+                    self._read(reader, Asked(coverage, seen.waiting), way, bench, tally)
                     self._observe(f"{target.name}: comparing", 0, 0)
                     difference = bench.difference()
             except NotComparableError as error:
@@ -141,13 +150,16 @@ class SourceComparison:
         auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
         return avro_reference(RegistryClient(registry.url, auth, self._clock, session))
 
-    def _read(self, reader: KafkaReader, coverage: Coverage, way: Way, bench: Bench, tally: Tally) -> None:
+    def _read(self, reader: KafkaReader, asked: Asked, way: Way, bench: Bench, tally: Tally) -> None:
+        coverage = asked.coverage
         whole = {
             p: Span(min(span.start for span in spans), max(span.end for span in spans))
             for p, spans in coverage.spans.items()
         }
         for fetched in reader.read(whole, native=way.native):
-            raw = coverage.inside(fetched)
+            taken = coverage.inside(fetched)
+            raw = asked.waiting.without(taken)
+            tally.set_aside(len(taken) - len(raw))
             decoded = way.decoder.decode(raw)
             tally.count(raw, decoded)
             for part in decoded.parts:

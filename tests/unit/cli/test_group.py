@@ -50,7 +50,8 @@ def test_a_command_is_what_the_table_says(name):
 @pytest.mark.parametrize("name", PRESENT)
 def test_every_command_takes_json(name):
     command = main.get_command(click.Context(main), name)
-    assert "--json" in [option for parameter in command.params for option in parameter.opts]
+    for one in command.commands.values() if isinstance(command, click.Group) else [command]:
+        assert "--json" in [option for parameter in one.params for option in parameter.opts], one.name
 
 
 def test_an_unknown_command_gets_the_nearest_one():

@@ -13,6 +13,7 @@ import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
 from pyiceberg.expressions import AlwaysTrue, In, Reference
+from pyiceberg.expressions.literals import literal
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
@@ -50,6 +51,8 @@ TABLE_DEFAULTS = {
     # A metadata file a commit: without these two they would pile up for ever.
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
+    # PyIceberg's own retries commit a stale append again; this protects other programs that append with it.
+    "commit.retry.num-retries": "0",
 }
 
 
@@ -119,7 +122,8 @@ class IcebergTarget:
         table = self._handle.load()
         if table is None:
             return None
-        chosen = AlwaysTrue() if only is None else In(term=Reference(only[0]), values=set(only[1]))
+        values = {literal(value) for value in only[1]} if only is not None else set()
+        chosen = AlwaysTrue() if only is None else In(term=Reference(only[0]), values=values)
         with translated(f"reading {self.name}", table.location()):
             return table.scan(row_filter=chosen, selected_fields=tuple(columns)).to_arrow().select(list(columns))
 
