@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,6 +38,7 @@ from lakeward.routing import Route, tables_for
 from lakeward.scheduling import HELD_BATCHES, LEAST_HELD_BYTES, Limits
 from lakeward.sequences import Rule
 from lakeward.sinks.iceberg.catalog import commits_at_once, open_catalog
+from lakeward.sinks.iceberg.compacting import Submit
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
@@ -66,6 +68,7 @@ class Assembly:
         self._chance = chance
         self._choices = choices or Choices()
         self._catalog: Catalog | None = None
+        self._rewriting: ThreadPoolExecutor | None = None
         self._targets: dict[str, IcebergTarget] = {}
         self._letters: dict[str, IcebergTarget] = {}
         self._lanes: dict[str, Lane] = {}
@@ -159,10 +162,21 @@ class Assembly:
                 layout=table.layout,
                 keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
                 schema_changes=SchemaChanges(table.schema_changes),
+                rewriter=self._rewriter,
             )
             chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
             self._targets[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
         return self._targets[name]
+
+    @property
+    def _rewriter(self) -> Submit | None:
+        """Runs what compaction rewrites: one thread for all tables, so that it takes a bounded share of the machine."""
+        iceberg = self.config.sink.iceberg
+        if iceberg is None or not iceberg.compaction:
+            return None
+        if self._rewriting is None:
+            self._rewriting = ThreadPoolExecutor(1, thread_name_prefix="compaction")
+        return self._rewriting.submit
 
     def letterbox(self, table: Table, name: str) -> Letterbox:
         """Takes the dead letters of the table ``name``."""

@@ -272,13 +272,14 @@ class Pipeline:
                 return refused
         outcome = lane.target.commit(staged)
         if isinstance(outcome, CommitReceipt):
-            self._keep_house(lane.target)
+            ours = [p for p in outcome.entry.positions if p.topic in lane.topics]
+            self._keep_house(lane.target, leads=not ours or min(ours) in self._joining.begun)
         return outcome
 
     @staticmethod
-    def _keep_house(target: Target) -> None:
+    def _keep_house(target: Target, *, leads: bool) -> None:
         try:
-            target.maintain()
+            target.maintain(leads=leads)
         except LakewardError as error:  # the commit is proved; housekeeping comes round again
             log.warning("maintenance failed", table=target.name, error=error.what)
 
@@ -290,7 +291,7 @@ class Pipeline:
         if isinstance(outcome, Refused):
             return Refused(None, covered=False, reason=f"{target.name}: {outcome.reason}")
         log.warning("dead letters", table=letterbox.owner.table, letters=batch.account.letters, into=target.name)
-        self._keep_house(target)
+        self._keep_house(target, leads=True)
         return None
 
     def _prove_topics(self, batch: Batch) -> None:

@@ -135,5 +135,8 @@ class Target(Protocol):
     def give_up(self) -> None:
         """From another thread: do not start another attempt or look; raise `UndecidedError` where unknown."""
 
-    def maintain(self) -> None:
-        """Housekeeping between commits: expire snapshots by tiers (PROTOCOL M2). Cheap when nothing is due."""
+    def maintain(self, *, leads: bool = True) -> None:
+        """Housekeeping between commits: expire snapshots by tiers (PROTOCOL M2). Cheap when nothing is due.
+
+        ``leads``: of all workers it is this one that compacts small files (PROTOCOL M1).
+        """

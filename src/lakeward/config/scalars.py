@@ -64,6 +64,7 @@ Items = Annotated[tuple[T, ...], Strict(False), BeforeValidator(structure)]
 Named = Annotated[Mapping[str, T], BeforeValidator(structure)]
 """A mapping from names that the user chooses."""
 Text = Annotated[str, BeforeValidator(_exact_text), Field(min_length=1)]
+Flag = Annotated[bool, BeforeValidator(_from_variable)]
 Count = Annotated[int, BeforeValidator(_from_variable), Field(ge=1, le=2**63 - 1)]
 Port = Annotated[int, BeforeValidator(_from_variable), Field(ge=1, le=65535)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from lakeward.config.scalars import Interval, Options, Place
+from lakeward.config.scalars import Flag, Interval, Options, Place
 from lakeward.config.secrecy import reveal
 from lakeward.config.sections import Section
 
@@ -33,6 +33,11 @@ class Iceberg(Section):
         default=None,
         description="Where tables are stored: a local folder, or a URL when there is a catalog. Default without a "
         "catalog: `./warehouse`.",
+    )
+
+    compaction: Flag = Field(
+        default=True,
+        description="Merge small files beside the stream. `lakeward maintain` does it at any time.",
     )
 
     def catalog_properties(self, folder: Path) -> dict[str, Any]:

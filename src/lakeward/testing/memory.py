@@ -249,5 +249,6 @@ class MemoryTarget:
         """See `Target.give_up`."""
         self._given_up.set()
 
-    def maintain(self) -> None:
-        """See `Target.maintain`."""
+    def maintain(self, *, leads: bool = True) -> None:
+        """See `Target.maintain`; there is no house to keep."""
+        del leads

@@ -51,8 +51,6 @@ TABLE_DEFAULTS = {
     # A metadata file a commit: without these two they would pile up for ever.
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
-    # PyIceberg's own retries commit a stale append again; this protects other programs that append with it.
-    "commit.retry.num-retries": "0",
 }
 
 
@@ -239,10 +237,10 @@ class IcebergTarget:
         """See `Target.give_up`."""
         self._desk.giving_up.set()
 
-    def maintain(self) -> None:
+    def maintain(self, *, leads: bool = True) -> None:
         """See `Target.maintain`."""
         self._upkeep.run()
-        if self.settings.rewriter is None:
+        if self.settings.rewriter is None or not leads:
             return
         self._compactor.committed()
         replaced = self._compactor.turn()
