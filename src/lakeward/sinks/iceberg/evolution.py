@@ -228,13 +228,20 @@ class _Growing:
         self._claim_name(given.name, number, path)
         if not self._new:
             self.changes.append(f'"{_text(path, given.name)}" is added: {_told(given.type)}')
-        added = self._fresh_field(given, number, (*path, given.name))
-        return added if self._new else added.model_copy(update={"required": False})
+        return self._fresh_field(given, number, (*path, given.name))
 
     def _fresh_field(self, given: pa.Field, number: int, path: Path) -> NestedField:
         doc = (given.metadata or {}).get(_DOC)
         kind = self._fresh(given.type, path)
-        return NestedField(number, given.name, kind, required=not given.nullable, doc=doc.decode() if doc else None)
+        required = self._requires(given)
+        return NestedField(number, given.name, kind, required=required, doc=doc.decode() if doc else None)
+
+    def _requires(self, given: pa.Field) -> bool:
+        """Whether a new column, or anything in it, is required: never where older files lack it.
+
+        Readers make up nulls for those, and some of them (PyIceberg) cannot where anything below is required.
+        """
+        return self._new and not given.nullable
 
     def _fresh(self, arrow: pa.DataType, path: Path) -> IcebergType:
         """The Iceberg type of a column that the table does not have yet."""
@@ -248,11 +255,11 @@ class _Growing:
                 return StructType(*fields)
         elif is_list(arrow):
             number, given = self._next_id(), arrow.value_field
-            return ListType(number, self._fresh(given.type, (*path, "element")), not given.nullable)
+            return ListType(number, self._fresh(given.type, (*path, "element")), self._requires(given))
         elif pa.types.is_map(arrow):
             key_id, value_id, item = self._next_id(), self._next_id(), arrow.item_field
             key = self._fresh(arrow.key_type, (*path, "key"))
-            return MapType(key_id, key, value_id, self._fresh(item.type, (*path, "value")), not item.nullable)
+            return MapType(key_id, key, value_id, self._fresh(item.type, (*path, "value")), self._requires(item))
         natural = primitive_of(arrow)
         if natural is None:
             raise UnfitRowsError(
