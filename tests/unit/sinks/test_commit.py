@@ -231,6 +231,11 @@ def test_c1_files_of_an_attempt_that_landed_after_all_are_not_staged_again(lake:
     assert sorted(row[:3] for row in lake.rows()) == sorted(expected(batch(0, 5)))
 
 
+def test_c6_other_tools_may_try_their_commits_again_as_often_as_they_like(lake: Lake) -> None:
+    commit(lake.target(), batch(0, 2))
+    assert "commit.retry.num-retries" not in lake.table().properties
+
+
 def test_c4_a_commit_to_another_branch_takes_the_sequence_number_and_the_next_attempt_has_another(
     lake: Lake, plan: Plan
 ) -> None:
