@@ -142,6 +142,11 @@ class Filling:
         """Commit at the next occasion, rows or not."""
         self._urgent = True
 
+    @property
+    def urgent(self) -> bool:
+        """Whether it is committed at the next occasion, rows or not."""
+        return self._urgent
+
     def touch(self, now: float) -> None:
         """Start the clock of the flush interval, if it does not run yet; note since when the batch is full."""
         if self._opened is None:

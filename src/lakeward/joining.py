@@ -166,13 +166,24 @@ class Joining:
             self._place(
                 lane,
                 found,
-                {p: bounds[p] for p in asked[lane] if p in bounds},
+                {p: bounds[p] for p in self._to_place(lane, found, asked[lane], bounds)},
                 {topic: identity for topic, identity in identities.items() if topic in own},
             )
         # Known to the table alone: the topic is being made, or deleted.
         self._mute.update(lane for lane in answers if not lane.engaged and not asked[lane] <= lane.next.keys())
         for failure in failures.values():
             raise failure
+
+    def _to_place(
+        self, lane: Lane, found: Found, asked: Collection[Partition], there: Collection[Partition]
+    ) -> set[Partition]:
+        """The partitions of ``asked``; of a topic that the table does not know, those of other workers too (S2)."""
+        ours = {p for p in asked if p in there and not lane.recall(p)}
+        if self._policy.start is Edge.EARLIEST or self._adopt is not None:
+            return ours  # the beginning is the same whoever looks, and whenever
+        known = found.entry.positions if found.entry else {}
+        new = {p.topic for p in ours} - {p.topic for p in known} - {p.topic for p in lane.filling.claim}
+        return ours | {p for p in there if p.topic in new and p not in lane.next}
 
     def _place(
         self, lane: Lane, found: Found, bounds: Mapping[Partition, Bounds], identities: Mapping[str, str | None]
@@ -186,6 +197,8 @@ class Joining:
         adopted = found.others.get(self._adopt) if self._adopt is not None and found.entry is None else None
         entry = adopted or found.entry
         late = frozenset(topic for topic in topics if self._is_late(topic, entry))
+        if self._policy.start is not Edge.EARLIEST:  # its partitions as they were are decided; one more is late
+            late |= {partition.topic for partition in lane.filling.claim}
         starts = resolve(entry, Holdings(bounds, identities, late), self._policy, self._source)
         if any(loss.partition in lane.next for loss in starts.losses):
             # The topic was created again while we read it: what is held is of the one before.
@@ -197,11 +210,11 @@ class Joining:
             starts = replace(starts, first=frozenset(starts.positions))
         if starts.first and not found.exists and self._policy.start is not Edge.EARLIEST:
             lane.exists = self._create(lane, topics)
-        lane.settle(starts, self._clock.monotonic(), anchor=found.rewound)
+        lane.settle(starts, self._clock.monotonic(), self.waiting, anchor=found.rewound)
         if found.entry is not None and not found.at_head:
             lane.restate(found.entry.positions.keys() & starts.positions.keys(), self._clock.monotonic())
         self._goals.update({p: b.end for p, b in bounds.items()})
-        for partition, at in sorted(starts.positions.items()):
+        for partition, at in sorted((p, at) for p, at in starts.positions.items() if p in lane.next):
             log.info(
                 "continues", table=lane.name, partition=str(partition), offset=at.next, new=partition in starts.first
             )

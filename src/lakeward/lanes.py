@@ -164,10 +164,11 @@ class Lane:
             self.filling.touch(now)
             self.next[partition] = Position(offset)
 
-    def settle(self, starts: Starts, now: float, *, anchor: bool = False) -> None:
+    def settle(self, starts: Starts, now: float, ours: Collection[Partition], *, anchor: bool = False) -> None:
         """Continue partitions where ``starts`` says; what the table does not know of them is committed first.
 
-        ``anchor``: so is what it knows, because another tool has rewound it (PROTOCOL B2).
+        Those that are not among ``ours`` are only committed: other workers will read them from there (PROTOCOL S2).
+        ``anchor``: so is what the table knows, because another tool has rewound it (PROTOCOL B2).
         """
         given_up = {loss.partition for loss in starts.losses}
         for partition in (starts.positions.keys() - given_up) if anchor else starts.first:
@@ -176,12 +177,19 @@ class Lane:
         for loss in starts.losses:
             self.filling.move(loss.partition, loss.end, Position(loss.end))
             self.filling.accept(loss)
-        self.next.update(starts.positions)
+        self.next.update({p: at for p, at in starts.positions.items() if p in ours})
         self.first = (self.first - starts.positions.keys()) | starts.first
         if (starts.first or starts.losses or (anchor and starts.positions)) and self.exists:
             self.filling.touch(now)
             self.filling.hurry()
             self.settling = True
+
+    def recall(self, partition: Partition) -> bool:
+        """Continue a partition that became ours where the filling batch says; False where it says nothing."""
+        if partition in self.next or partition not in self.filling:
+            return False
+        self.next[partition] = Position(self.filling.claim[partition].end)
+        return True
 
     def restate(self, partitions: Iterable[Partition], now: float) -> None:
         """Say in a while where these stand: a commit of somebody else lies above the entry that does (PROTOCOL F5)."""
@@ -289,6 +297,7 @@ class Lane:
             snapshot_id=tally.last.snapshot_id if tally.last else None,
             last_commit_ms=tally.last_ms,
             refusals=tally.refusals,
+            letters=self.entry.account.letters if self.entry else 0,
             gaps=self._gaps,
             breaks=[str(finding) for finding in self.sequences.recent] if self.sequences is not None else (),
         )
@@ -297,7 +306,6 @@ class Lane:
     def _gaps(self) -> int | None:
         if self.sequences is None:
             return None
-            letters=self.entry.account.letters if self.entry else 0,
         return self.entry.gaps.counts.gaps if self.entry is not None and self.entry.gaps is not None else 0
 
     def drop(self, entry: LedgerEntry | None) -> None:
@@ -318,9 +326,12 @@ class Lane:
         """
         again: set[Partition] = set()
         if any(partition in self.filling for partition in revoked):
-            for partition, span in self.filling.claim.items():
-                self.next[partition] = Position(span.start)
-            again = set(self.filling.claim) - set(revoked)
+            again = self.next.keys() & self.filling.claim.keys() - set(revoked)
+            for partition in again:
+                if self.filling.urgent:  # where they begin was to be committed first: the table is asked again
+                    del self.next[partition]
+                else:
+                    self.next[partition] = Position(self.filling.claim[partition].start)
             self.filling = Filling(self.settings.flush)
             self._admitting.forget()
             self.settling = self.settling and self.committing is not None

@@ -49,6 +49,73 @@ def test_s2_a_pattern_topic_that_appeared_while_its_table_was_known_starts_at_it
     assert rig.tables["a"].rows == texts(20, 24)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_s2_the_first_worker_decides_for_the_partitions_of_the_others_too(*, there: bool) -> None:
+    rig = Rig()
+    rig.tables["a"].exists = there
+    if not there:
+        rig.decoder.schema = lambda _topic: None  # known with the first record only
+    rig.start = StartPolicy(Edge.LATEST)
+    for number in range(2):
+        rig.source.append("t", number, values(10 * number, 10 * number + 5))
+    rig.source.revoke(T1)
+    first = rig.pipeline()
+    rig.on_poll(20, lambda: rig.source.append("t", 0, values(5, 7)))
+    rig.stop_when(first, lambda: first.taken == 2)
+    bounded(first, Until())
+    assert {p: rig.next_of("a", p) for p in (T0, T1)} == {T0: 7, T1: 5}
+    rig.source.append("t", 1, values(15, 18))
+    rig.source.append("t", 2, values(20, 23))  # added since
+    rig.source.assign(T1, Partition("t", 2))
+    rig.run()
+    assert sorted(rig.tables["a"].rows) == sorted([*texts(5, 7), *texts(15, 18), *texts(20, 23)])
+
+
+def test_s2_a_partition_handed_over_while_the_table_has_no_schema_yet_starts_where_it_was_decided() -> None:
+    rig = Rig()
+    rig.decoder.schema = lambda _topic: None
+    rig.start = StartPolicy(Edge.LATEST)
+    rig.source.append("t", 0, values(0, 5))
+    rig.source.append("t", 1, values(10, 15))
+    rig.source.revoke(T1)
+    pipeline = rig.pipeline()
+
+    def hand_over() -> None:
+        rig.source.append("t", 1, values(15, 18))  # after it was decided where it starts
+        rig.source.append("t", 2, values(20, 22))
+        rig.source.assign(T1, Partition("t", 2))
+
+    rig.on_poll(20, hand_over)
+    rig.stop_when(pipeline, lambda: pipeline.taken == 5)
+    bounded(pipeline, Until())
+    assert sorted(rig.tables["a"].rows) == [*texts(15, 18), *texts(20, 22)]
+
+
+def test_s2_starts_that_a_rebalance_took_back_are_committed_before_anything_is_read() -> None:
+    rig = Rig()
+    rig.tables["a"].exists = True
+    rig.start = StartPolicy(Edge.LATEST)
+    for number in range(2):
+        rig.source.append("t", number, values(10 * number, 10 * number + 5))
+    pipeline = rig.pipeline()
+    lane = pipeline._joining.lanes_of("t")[0]
+    settle = lane.settle
+
+    def settle_and_lose(*arguments: object, **more: object) -> None:
+        lane.settle = settle
+        settle(*arguments, **more)
+        rig.source.revoke(T1)  # before the starts are sent
+
+    lane.settle = settle_and_lose
+    flush, sent = lane.flush, []
+    lane.flush = lambda *arguments: (sent.append(dict(lane.filling.claim)), flush(*arguments))
+    due, lane.due_in = lane.due_in, lambda now: None if rig.source._revoke else due(now)
+    rig.stop_when(pipeline, lambda: T0 in pipeline._joining.begun)
+    bounded(pipeline, Until())
+    assert sent[0] == {T0: Span(5, 5), T1: Span(5, 5)}
+    assert {p: rig.next_of("a", p) for p in (T0, T1)} == {T0: 5, T1: 5}
+
+
 @pytest.mark.parametrize("step", ["create", "stage", "commit", "committed"])
 def test_s2_start_latest_killed_at_any_step_before_its_first_record_skips_nothing_it_had_resolved(step: str) -> None:
     rig = Rig()
