@@ -19,11 +19,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 
-from lakeward.decoding import avro_native, avro_program, native
-from lakeward.decoding.avro import Shape
+from lakeward.decoding import avro_native, avro_program, avro_values, native
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_program import generate
-from lakeward.decoding.avro_schema import Array, Decimal, Node, Record, Scalar, Union, parse, smallest
+from lakeward.decoding.avro_schema import parse
+from lakeward.decoding.avro_shape import Shape
+from lakeward.decoding.avro_types import Array, Decimal, Node, Record, Scalar, Union, smallest
 from lakeward.decoding.code_cache import CodeCache
 from lakeward.records import Blobs, DecodedPart, Reject
 
@@ -57,7 +58,7 @@ def interpreted(source: str) -> Any:
     """The program and its primitives as plain Python: the same text, with numpy checking every index."""
     defined: dict[str, Any] = {}
     exec(compile(source, "<program>", "exec"), defined)
-    plain = {**vars(native), **vars(avro_native), **defined}
+    plain = {**vars(native), **vars(avro_native), **vars(avro_values), **defined}
     for name, value in list(plain.items()):
         if isinstance(value, Dispatcher):
             plain[name] = FunctionType(value.py_func.__code__, plain, name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lakeward.decoding.avro_arrow import arrow_type
 from lakeward.decoding.avro_native import MAX_SIZELESS_ITEMS, WORD_SLACK
 from lakeward.decoding.avro_program import Column, Extent, Program, Slot
-from lakeward.decoding.avro_schema import Array, Decimal, Enum, Fixed, Record, Scalar
+from lakeward.decoding.avro_types import Array, Decimal, Duration, Enum, Fixed, FixedUuid, Map, OneOf, Record, Scalar
 
 Buffers = Sequence[NDArray[Any]]
 
@@ -45,7 +45,7 @@ def _buffer(slot: Slot, items: int, size: int) -> NDArray[Any]:
             return np.empty(items * slot.width, slot.dtype)
 
 
-def _array(column: Column, buffers: Buffers, counts: NDArray[np.int64]) -> pa.Array:
+def _array(column: Column, buffers: Buffers, counts: NDArray[np.int64]) -> pa.Array:  # noqa: C901, PLR0911 - one case a type
     count = int(counts[column.scope])
     valid = None if column.valid is None else _bits(buffers[column.valid][:count])
     kind = arrow_type(column.node)
@@ -53,9 +53,9 @@ def _array(column: Column, buffers: Buffers, counts: NDArray[np.int64]) -> pa.Ar
     match column.node:
         case Scalar("null"):
             return pa.nulls(count)
-        case Scalar("boolean"):
+        case Scalar("boolean") | Record(()):
             parts = [_bits(slots[0][:count])]
-        case Scalar("string" | "bytes" | "uuid"):
+        case Scalar("string" | "bytes" | "uuid") | FixedUuid():
             parts = [_buffer_of(slots[0][: count + 1]), _buffer_of(slots[1][: int(slots[0][count])])]
         case Enum(symbols):
             index = pa.Array.from_buffers(pa.int32(), count, [valid, _buffer_of(slots[0][:count])])
@@ -67,7 +67,14 @@ def _array(column: Column, buffers: Buffers, counts: NDArray[np.int64]) -> pa.Ar
         case Array():
             items = _array(column.children[0], buffers, counts)
             return pa.Array.from_buffers(kind, count, [valid, _buffer_of(slots[0][: count + 1])], children=[items])
-        case Record():
+        case Map():
+            pairs = [_array(child, buffers, counts) for child in column.children]
+            entries = pa.StructArray.from_arrays(pairs, fields=[kind.key_field, kind.item_field])
+            return pa.Array.from_buffers(kind, count, [valid, _buffer_of(slots[0][: count + 1])], children=[entries])
+        case Duration():
+            numbers = [pa.Array.from_buffers(pa.int64(), count, [None, _buffer_of(slot[:count])]) for slot in slots]
+            return pa.Array.from_buffers(kind, count, [valid], children=numbers)
+        case Record() | OneOf():
             members = [_array(child, buffers, counts) for child in column.children]
             return pa.Array.from_buffers(kind, count, [valid], children=members)
         case _:

@@ -16,12 +16,10 @@ from lakeward.decoding.native import (
     EIGHT,
     ONE,
     SIGN,
-    SIXTEEN,
     TWO,
     ZERO,
     Bytes,
     Word,
-    big_endian,
     compiled,
     inlined,
     is_utf8,
@@ -44,8 +42,16 @@ FAILURES = (
     ("time-out-of-range", "a time of day is negative or not below 24 hours"),
     ("too-many-items", "an array announces more items than its message can hold"),
     ("invalid-uuid", "a uuid is not written as 8-4-4-4-12 hexadecimal digits"),
+    ("duplicate-key", "a map holds one key twice"),
+    ("too-deep", "a record holds itself in more levels than are read"),
 )
 """What a failure is: a stable code, and a sentence without values."""
+
+
+def failure(number: int) -> tuple[str, str]:
+    """The code and the sentence of a failure."""
+    return FAILURES[~number & 0xFF]
+
 
 TRUNCATED = ~np.uint64(1)
 VARINT_TOO_LONG = ~np.uint64(2)
@@ -60,6 +66,8 @@ TIMESTAMP_OVERFLOW = ~np.uint64(10)
 TIME_OUT_OF_RANGE = ~np.uint64(11)
 TOO_MANY_ITEMS = ~np.uint64(12)
 INVALID_UUID = ~np.uint64(13)
+DUPLICATE_KEY = ~np.uint64(14)
+TOO_DEEP = ~np.uint64(15)
 
 MAX_SIZELESS_ITEMS = np.uint64(4096)
 """How many array items that take no bytes (nulls, empty records) one message may hold."""
@@ -77,12 +85,8 @@ TOP_BYTE = np.uint64(56)
 # Seven bits of each byte move together: bytes to pairs, pairs to fours, fours to one number.
 PAIR_LOW, PAIR_HIGH = np.uint64(0x007F007F007F007F), np.uint64(0x7F007F007F007F00)
 QUAD_LOW, QUAD_HIGH = np.uint64(0x00003FFF00003FFF), np.uint64(0x3FFF00003FFF0000)
-BYTES_LOW, PAIRS_LOW = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
-HALF = np.uint64(32)
 NOTHING = np.int64(0)
 SEVEN = np.uint64(7)
-HYPHEN = 0x2D
-UUID_LENGTH = np.uint64(36)
 MAX_MILLIS = np.int64((2**63 - 1) // 1000)
 THOUSAND = np.int64(1000)
 INT_MIN = np.int64(-(2**31))
@@ -331,27 +335,6 @@ def string(b: Bytes, p: Word, end: Word, offsets: NDArray[np.int32], data: Bytes
     return p + n
 
 
-@compiled
-def uuid(b: Bytes, p: Word, end: Word, offsets: NDArray[np.int32], data: Bytes, i: Word) -> Word:
-    """A string that writes a uuid in its canonical form, in either case."""
-    n, p = size(b, p, end)
-    if p > end:
-        return p
-    if n != UUID_LENGTH:
-        return INVALID_UUID
-    q = np.uint64(offsets[i])
-    for k in range(36):
-        c = b[p + np.uint64(k)]
-        if k in (8, 13, 18, 23):
-            if c != HYPHEN:
-                return INVALID_UUID
-        elif not (0x30 <= c <= 0x39 or 0x41 <= c <= 0x46 or 0x61 <= c <= 0x66):  # 0-9 A-F a-f
-            return INVALID_UUID
-        data[q + np.uint64(k)] = c
-    offsets[i + ONE] = np.int32(q + n)
-    return p + n
-
-
 @inlined
 def fixed(b: Bytes, p: Word, end: Word, width: Word, out: NDArray[Any], i: Word) -> Word:
     """Bytes of a declared length."""
@@ -383,47 +366,3 @@ def symbol(b: Bytes, p: Word, end: Word, symbols: np.int64, out: NDArray[Any], i
         return INVALID_ENUM_INDEX
     out[i] = x
     return p
-
-
-@inlined
-def short_unscaled(b: Bytes, p: Word, n: Word, limit: Word, out: NDArray[Any], i: Word) -> Word:
-    """A decimal of at most 18 digits, from ``n`` bytes at ``p``: Arrow's two words, the low one first."""
-    if n > EIGHT:
-        high, low, fits = big_endian(b, p, n, ZERO, limit)
-        if not fits:
-            return DECIMAL_OVERFLOW
-    else:
-        if n == ZERO:
-            low = ZERO
-        elif np.uint64(b.size) - p >= EIGHT:
-            word = load(b, p)
-            word = ((word & BYTES_LOW) << EIGHT) | ((word >> EIGHT) & BYTES_LOW)
-            word = ((word & PAIRS_LOW) << SIXTEEN) | ((word >> SIXTEEN) & PAIRS_LOW)
-            word = (word << HALF) | (word >> HALF)  # the first byte is now the highest
-            low = np.uint64(np.int64(word) >> np.int64((EIGHT - n) * EIGHT))
-        else:
-            low = ~ZERO if b[p] >= 128 else ZERO
-            k = ZERO
-            while k < n:
-                low = (low << EIGHT) | np.uint64(b[p + k])
-                k += ONE
-        high = ZERO
-        if low >> SIGN:
-            high = ~high
-        magnitude = (low ^ high) - high
-        if magnitude >= limit:
-            return DECIMAL_OVERFLOW
-    out[i * TWO] = low
-    out[i * TWO + ONE] = high
-    return p + n
-
-
-@compiled
-def unscaled(b: Bytes, p: Word, n: Word, limit: tuple[Word, Word], out: NDArray[Any], i: Word) -> Word:
-    """A decimal of up to 38 digits, from ``n`` bytes at ``p``; ``limit`` is (high, low) of the first one too big."""
-    high, low, fits = big_endian(b, p, n, limit[0], limit[1])
-    if not fits:
-        return DECIMAL_OVERFLOW
-    out[i * TWO] = low
-    out[i * TWO + ONE] = high
-    return p + n

@@ -14,7 +14,23 @@ from dataclasses import dataclass, field
 from enum import Enum as Choice
 from textwrap import indent
 
-from lakeward.decoding.avro_schema import Array, Decimal, Enum, Fixed, Node, Record, Scalar, Union, smallest
+from lakeward.decoding.avro_types import (
+    Array,
+    Decimal,
+    Duration,
+    Enum,
+    Field,
+    Fixed,
+    FixedUuid,
+    Map,
+    Node,
+    OneOf,
+    Record,
+    Scalar,
+    Union,
+    smallest,
+    walk,
+)
 
 HEADER = '''\
 """Decodes Avro messages of one shape. Written by lakeward."""
@@ -22,9 +38,10 @@ HEADER = '''\
 import numpy as np
 
 from lakeward.decoding.avro_native import (
-    HEADER, binary, block, boolean, branch, fixed, float32, float64, framed, int32, int64, millis, room, short_unscaled,
-    size, string, symbol, time_micros, time_millis, unscaled, uuid,
+    DUPLICATE_KEY, HEADER, binary, block, boolean, branch, fixed, float32, float64, framed, int32, int64, millis, room,
+    size, string, symbol, time_micros, time_millis,
 )
+from lakeward.decoding.avro_values import distinct, duration, fixed_uuid, short_unscaled, unscaled, uuid
 from lakeward.decoding.native import compiled
 
 ZERO = np.uint64(0)
@@ -54,6 +71,7 @@ of compiling."""
 LINE = "\n"
 
 TEXTS = {"string": "string", "bytes": "binary", "uuid": "uuid"}
+UUID_LENGTH = 36
 
 
 class Extent(Choice):
@@ -76,7 +94,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where the values of a type, never a union, lie; ``valid`` is the slot whose bytes are 0 for null."""
+    """Where the values of a type, never a `Union`, lie; ``valid`` is the slot whose bytes are 0 for null."""
 
     node: Node
     scope: int
@@ -107,7 +125,7 @@ class Program:
 
 
 def generate(record: Record) -> Program:
-    """Write the program that decodes messages of ``record``."""
+    """Write the program that decodes messages of ``record``, in which no record holds itself."""
     return _Writer().program(record)
 
 
@@ -195,7 +213,7 @@ class _Writer:
         call = f"p, at = {name}(b, p, end, {_item(scope)}, symbols, first + U({symbols}){passed})\n"
         return _moved(column, slots), f"{call}if p > end:\n    at += {paths}\n    break\n"
 
-    def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:
+    def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:  # noqa: C901, PLR0912 - one case a type
         """The column for ``node`` and the code that reads one of it; ``break`` leaves it with a failure in ``p``."""
         match node:
             case Scalar("null"):
@@ -213,13 +231,24 @@ class _Writer:
                 read = self.flat(node, Slot("i4", scope), "symbol", path, known)
             case Decimal():
                 read = self.decimal(node, scope, path)
-            case Array():
-                read = self.array(node, scope, path)
+            case Array(items):
+                read = self.repeated(node, (Field("", "", items),), scope, f"{path}[]")
+            case Map(values):
+                read = self.map(node, values, scope, path)
             case Union():
                 read = self.union(node, scope, path)
+            case OneOf():
+                read = self.one_of(node, scope, path)
+            case Duration() | FixedUuid():
+                read = self.special(node, scope, path)
+            case Record(()):
+                present = self.slot(Slot("u1", scope))
+                read = Column(node, scope, (present,)), f"a{present}[{_item(scope)}] = 1\n"
             case Record():
                 children, code = self.members(node, scope, path)
                 read = Column(node, scope, children=children), code
+            case _:
+                raise TypeError(type(node).__name__)
         return read
 
     def flat(self, node: Node, slot: Slot, reader: str, path: str, argument: str = "") -> tuple[Column, str]:
@@ -245,13 +274,28 @@ class _Writer:
         ) + self.check(path)
         return Column(node, scope, (slot,)), code
 
-    def array(self, node: Array, scope: int, path: str) -> tuple[Column, str]:
+    def special(self, node: Duration | FixedUuid, scope: int, path: str) -> tuple[Column, str]:
+        if isinstance(node, Duration):
+            reader, slots = "duration", [self.slot(Slot("i8", scope)) for _ in range(3)]
+        else:
+            offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
+            reader, slots = "fixed_uuid", [offsets, self.slot(Slot("u1", scope, width=UUID_LENGTH))]
+        arguments = ", ".join(f"a{slot}" for slot in slots)
+        code = f"p = {reader}(b, p, end, {arguments}, {_item(scope)})\n" + self.check(path)
+        return Column(node, scope, tuple(slots)), code
+
+    def repeated(self, node: Node, parts: tuple[Field, ...], scope: int, path: str) -> tuple[Column, str]:
+        """The column for items that are ``parts``, one after the other, in blocks."""
         offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
-        least = smallest(node.items)
+        least = sum(smallest(part.type) for part in parts)
         self.smallest.append(least)
         k = len(self.smallest) - 1
-        check = self.check(path)
-        items, code = self.value(node.items, k, f"{path}[]")
+        check = self.check(path.removesuffix("[]").removesuffix("{}"))
+        items, code = [], ""
+        for part in parts:
+            column, reading = self.value(part.type, k, path + part.name)
+            items.append(column)
+            code += reading
         loop = (
             f"if r{k} == ZERO:\n"
             f"    r{k}, p = block(b, p, end, U({least}), c{k} - s{k})\n"
@@ -270,7 +314,17 @@ class _Writer:
             "    break\n"
             f"a{offsets}[{_item(scope)} + ONE] = c{k}\n"
         )
-        return Column(node, scope, (offsets,), (items,)), code
+        return Column(node, scope, (offsets,), tuple(items)), code
+
+    def map(self, node: Map, values: Node, scope: int, path: str) -> tuple[Column, str]:
+        parts = (Field("", "", Scalar("string")), Field("", "", values))
+        column, code = self.repeated(node, parts, scope, f"{path}{{}}")
+        (offsets,), key = column.slots, column.children[0]
+        table = self.slot(Slot("u4", key.scope, width=4))
+        first, last = f"U(a{offsets}[{_item(scope)}])", f"c{key.scope}"
+        keys = f"a{key.slots[0]}, a{key.slots[1]}, {first}, {last}, a{table}"
+        code += f"if {last} - {first} > ONE and not distinct({keys}):\n    p = DUPLICATE_KEY\n"
+        return column, code + self.check(path)
 
     def union(self, node: Union, scope: int, path: str) -> tuple[Column, str]:
         prologue = f"u, p = branch(b, p, end, {node.branches})\n" + self.check(path)
@@ -288,6 +342,25 @@ class _Writer:
             f"{indent(code, '    ')}"
         )
         return column, code
+
+    def one_of(self, node: OneOf, scope: int, path: str) -> tuple[Column, str]:
+        """Every member is null, then the one that is there is read over it."""
+        code = f"u, p = branch(b, p, end, {len(node.branches)})\n" + self.check(path)
+        valid = self.slot(Slot("u1", scope)) if None in node.branches else None
+        members, chosen = [], ""
+        for number, member in enumerate(node.branches):
+            if member is None:
+                chosen += f"{'elif' if chosen else 'if'} u == {number}:\n    a{valid}[{_item(scope)}] = 0\n"
+                continue
+            column, reading = self.value(member.type, scope, f"{path}.{member.name}")
+            there = self.slot(Slot("u1", scope))
+            members.append(Column(column.node, scope, column.slots, column.children, there))
+            reading = f"a{there}[{_item(scope)}] = 1\n{reading}"
+            chosen += f"{'elif' if chosen else 'if'} u == {number}:\n{indent(reading, '    ')}"
+        code += "".join(_blank(member) for member in members)
+        if valid is not None:
+            code += f"a{valid}[{_item(scope)}] = 1\n"
+        return Column(node, scope, children=tuple(members), valid=valid), code + chosen
 
     def slot(self, slot: Slot) -> int:
         self.slots.append(slot)
@@ -315,15 +388,7 @@ def _moved(column: Column, by: int) -> Column:
 
 
 def _has_array(node: Node) -> bool:
-    match node:
-        case Array():
-            return True
-        case Union(value):
-            return _has_array(value)
-        case Record(fields):
-            return any(_has_array(f.type) for f in fields)
-        case _:
-            return False
+    return any(isinstance(inner, Array | Map) for inner in walk(node))
 
 
 def _blank(column: Column) -> str:
@@ -331,16 +396,14 @@ def _blank(column: Column) -> str:
     i = _item(column.scope)
     code = "" if column.valid is None else f"a{column.valid}[{i}] = 0\n"
     match column.node:
-        case Record():
-            code += "".join(_blank(child) for child in column.children)
-        case Array():
+        case Array() | Map():
             code += f"a{column.slots[0]}[{i} + ONE] = c{column.children[0].scope}\n"
-        case Scalar(kind) if kind in TEXTS:
+        case Scalar("string" | "bytes" | "uuid") | FixedUuid():
             code += f"a{column.slots[0]}[{i} + ONE] = a{column.slots[0]}[{i}]\n"
         case Decimal():
             code += f"a{column.slots[0]}[{i} * U(2)] = 0\na{column.slots[0]}[{i} * U(2) + ONE] = 0\n"
-        case Scalar() | Enum() if column.slots:
-            code += f"a{column.slots[0]}[{i}] = 0\n"
+        case Scalar() | Enum() | Duration() | Record(()):
+            code += "".join(f"a{slot}[{i}] = 0\n" for slot in column.slots)
         case _:
-            pass
+            code += "".join(_blank(child) for child in column.children)
     return code

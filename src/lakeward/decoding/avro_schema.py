@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
+from lakeward.decoding.avro_types import (
+    DURATION_SIZE,
+    UUID_SIZE,
+    Array,
+    Decimal,
+    Duration,
+    Enum,
+    Field,
+    Fixed,
+    FixedUuid,
+    Itself,
+    Map,
+    Node,
+    OneOf,
+    Record,
+    Scalar,
+    Union,
+)
 from lakeward.errors import SchemaMismatchError
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "bytes"})
@@ -22,116 +41,49 @@ LOGICAL = {
 }
 """Logical types with a meaning of their own. All others are read as the type that they annotate, as Avro demands."""
 
-SMALLEST = {"null": 0, "float": 4, "double": 8, "uuid": 37}
-"""The least number of bytes of those scalars that never fit one."""
-
 MAX_DIGITS = 38
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 """Named types that are used twice are two columns: a small text can describe a tree of any size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A primitive, or a primitive with a logical type: ``kind`` is a member of `PRIMITIVES` or a value of `LOGICAL`."""
-
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """``size`` bytes."""
-
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Enum:
-    """One of ``symbols``."""
-
-    symbols: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decimal:
-    """An exact number; on bytes where ``size`` is None, else on fixed."""
-
-    precision: int
-    scale: int
-    size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """Any number of ``items``."""
-
-    items: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """A union of ``branches`` branches: ``value`` and perhaps a null, which is branch ``null``."""
-
-    value: Node
-    branches: int
-    null: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A member of a record. ``path`` is its name from the top, such as ``legs[].price``."""
-
-    name: str
-    path: str
-    type: Node
-    doc: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Fields, one after the other."""
-
-    fields: tuple[Field, ...]
-
-
-Node: TypeAlias = Scalar | Fixed | Enum | Decimal | Array | Union | Record
-
-
-def parse(text: str, origin: str) -> Record:
-    """Read an Avro schema whose top level is a record with at least one field.
+def parse(text: str, origin: str, references: Sequence[str] = ()) -> Record:
+    """Read an Avro schema. One whose top level is no record is read as a record of one field, ``value``.
 
     Args:
         text: the schema as JSON.
         origin: what errors call it, such as ``schema id 7``.
+        references: the schemas that it takes named types from, each after those that it takes types from itself.
 
     Raises:
         SchemaMismatchError: it is no Avro schema, or uses something that cannot become a column; names the field.
     """
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SchemaMismatchError(f"{origin} is not valid JSON", "register the schema again") from error
-    node = _Parser(origin).node(schema, "", "", 0)
-    if not isinstance(node, Record):
-        raise _unavailable(origin, "a top level that is not a record", "")
-    if not node.fields:
+    parser = _Parser(origin)
+    for reference in references:
+        parser.node(_loaded(reference, f"a schema that {origin} refers to"), "", "", 0)
+    schema = _loaded(text, origin)
+    if not _is_record(schema):
+        value = parser.node(schema, "", "value", 0)
+        return Record((Field("value", "value", value),))
+    node = parser.node(schema, "", "", 0)
+    if not isinstance(node, Record) or not node.fields:
         raise _unavailable(origin, "a record without fields", "")
     return node
 
 
-def smallest(node: Node) -> int:
-    """The least number of bytes that a value of ``node`` takes."""
-    match node:
-        case Scalar(kind):
-            return SMALLEST.get(kind, 1)
-        case Fixed(size) | Decimal(size=int(size)):
-            return size
-        case Record(fields):
-            return sum(smallest(f.type) for f in fields)
-        case Union(value, null=None):
-            return 1 + smallest(value)
-        case _:
-            return 1
+def _loaded(text: str, origin: str) -> Any:
+    if text in PRIMITIVES:  # some registries hand these over without quotes
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SchemaMismatchError(f"{origin} is not valid JSON", "register the schema again") from error
+
+
+def _is_record(schema: Any) -> bool:
+    while isinstance(schema, dict) and isinstance(schema.get("type"), dict):
+        schema = schema["type"]
+    return isinstance(schema, dict) and schema.get("type") in {"record", "error"}
 
 
 def _unavailable(origin: str, construct: str, path: str) -> SchemaMismatchError:
@@ -166,8 +118,8 @@ class _Parser:
                 found = self._named(schema, namespace, path, depth)
             case {"type": "array", "items": items}:
                 found = Array(self.node(items, namespace, f"{path}[]", depth + 1))
-            case {"type": "map"}:
-                raise _unavailable(self.origin, "a map", path)
+            case {"type": "map", "values": values}:
+                found = Map(self.node(values, namespace, f"{path}{{}}", depth + 1))
             case {"type": "bytes", "logicalType": "decimal"}:
                 found = self._decimal(schema, None, path)
             case {"type": str(primitive), "logicalType": str(logical)} if (primitive, logical) in LOGICAL:
@@ -209,21 +161,25 @@ class _Parser:
                 return Enum(tuple(symbols))
             case {"type": "fixed", "size": int(size), "logicalType": "decimal"} if 0 < size < 2**31:
                 return self._decimal(schema, size, path)
+            case {"type": "fixed", "size": int(size), "logicalType": "uuid"} if size == UUID_SIZE:
+                return FixedUuid()
+            case {"type": "fixed", "size": int(size), "logicalType": "duration"} if size == DURATION_SIZE:
+                return Duration()
             case {"type": "fixed", "size": int(size)} if 0 <= size < 2**31:
                 return Fixed(size)
             case {"type": "record" | "error", "fields": [*fields]}:
                 return self._record(full, fields, namespace, path, depth)
         raise self._malformed(f"type {full} is incomplete", path)
 
-    def _record(self, full: str, fields: list[Any], namespace: str, path: str, depth: int) -> Record:
+    def _record(self, full: str, fields: list[Any], namespace: str, path: str, depth: int) -> Node:
         if full in self.open:
-            raise _unavailable(self.origin, f"the recursive record {full}", path)
+            return Itself(full)
         self.open.add(full)
         members = tuple(self._field(f, namespace, path, depth) for f in fields)
         self.open.remove(full)
         if len({f.name for f in members}) < len(members):
             raise self._malformed(f"record {full} has two fields of one name", path)
-        return Record(members)
+        return Record(members, full)
 
     def _field(self, schema: Any, namespace: str, path: str, depth: int) -> Field:
         match schema:
@@ -231,20 +187,39 @@ class _Parser:
                 own = f"{path}.{name}" if path else name
                 doc = schema.get("doc")
                 node = self.node(kind, namespace, own, depth + 1)
-                return Field(name, own, node, doc if isinstance(doc, str) else None)
+                return Field(name, own, node, doc if isinstance(doc, str) else None, _aliases(schema))
         raise self._malformed("a field has no name or no type", path)
 
     def _union(self, branches: list[Any], namespace: str, path: str, depth: int) -> Node:
         if any(isinstance(branch, list) for branch in branches) or not branches:
             raise self._malformed("a union is empty or holds a union", path)
-        nodes = [self.node(branch, namespace, path, depth + 1) for branch in branches]
-        nulls = [i for i, node in enumerate(nodes) if node == Scalar("null")]
-        if len(nodes) == 1:
-            return Union(nodes[0], 1, None)
-        if len(nodes) == 2 and len(nulls) == 1:  # null and one other
-            return Union(nodes[1 - nulls[0]], 2, nulls[0])
-        names = " and ".join(_name(branch) for branch in branches)
-        raise _unavailable(self.origin, f"a union of {names}", path)
+        nulls = [i for i, branch in enumerate(branches) if _name(branch) == "null"]
+        names = self._names(branches, path)
+        if len(branches) - len(nulls) > 1:
+            return OneOf(
+                tuple(
+                    None if i in nulls else self._branch(branch, names[i], namespace, path, depth)
+                    for i, branch in enumerate(branches)
+                )
+            )
+        value = next((branch for i, branch in enumerate(branches) if i not in nulls), "null")
+        null = nulls[0] if len(branches) > 1 else None
+        return Union(self.node(value, namespace, path, depth + 1), len(branches), null)
+
+    def _branch(self, schema: Any, name: str, namespace: str, path: str, depth: int) -> Field:
+        own = f"{path}.{name}"
+        aliases = tuple(alias.rpartition(".")[2] for alias in _aliases(schema))
+        return Field(name, own, self.node(schema, namespace, own, depth + 1), aliases=aliases)
+
+    def _names(self, branches: list[Any], path: str) -> list[str]:
+        """What the branches of a union are called: each after its type, with the namespace only where it must be."""
+        full = [_name(branch) for branch in branches]
+        twice = next((name for name, times in Counter(full).items() if times > 1), None)
+        if twice is not None:
+            raise self._malformed(f"a union holds {twice} twice", path)
+        short = [name.rpartition(".")[2] for name in full]
+        times = Counter(short)
+        return [one if times[one] == 1 else name.replace(".", "_") for one, name in zip(short, full, strict=True)]
 
     def _decimal(self, schema: Mapping[str, Any], size: int | None, path: str) -> Node:
         precision, scale = schema.get("precision"), schema.get("scale", 0)
@@ -256,6 +231,17 @@ class _Parser:
 
 
 def _name(branch: Any) -> str:
-    if isinstance(branch, dict):
-        return str(branch.get("name") or branch.get("type"))
-    return str(branch)
+    """What a branch of a union is called: a name with its namespace where it is written, or a type."""
+    match branch:
+        case {"type": "record" | "error" | "enum" | "fixed", "name": str(name)}:
+            namespace = branch.get("namespace")
+            return f"{namespace}.{name}" if namespace and "." not in name else name
+        case {"type": inner}:
+            return _name(inner)
+        case _:
+            return str(branch)
+
+
+def _aliases(schema: Any) -> tuple[str, ...]:
+    aliases = schema.get("aliases") if isinstance(schema, dict) else None
+    return tuple(alias for alias in aliases if isinstance(alias, str)) if isinstance(aliases, list) else ()

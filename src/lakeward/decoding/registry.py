@@ -23,6 +23,21 @@ BUSY = frozenset({408, 425, 429})
 """Answers below 500 that ask us to come back."""
 NO_URL = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 REMEMBERED_UNKNOWN = 10_000
+AVRO = "AVRO"
+MOST_REFERENCES = 1_000
+"""A schema may refer to so many others, theirs included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A schema as its registry has it: ``kind`` is AVRO, JSON or PROTOBUF.
+
+    ``references`` are the texts of the schemas that it refers to, each after those that it refers to itself.
+    """
+
+    kind: str
+    text: str
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,8 @@ class RegistryClient:
         self._patience = patience
         self._jitter = jitter
         self._never = threading.Event()
-        self._schemas: dict[int, str] = {}
+        self._schemas: dict[int, Registered] = {}
+        self._referenced: dict[tuple[str, int], dict[str, Any]] = {}
         self._unknown: OrderedDict[int, float] = OrderedDict()
 
     @property
@@ -77,12 +93,12 @@ class RegistryClient:
         parts = urlsplit(self._url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
-    def schema(self, schema_id: int) -> str | None:
-        """The Avro schema with this id, as JSON text; None where the registry knows none.
+    def schema(self, schema_id: int) -> Registered | None:
+        """The schema with this id; None where the registry knows none.
 
         Raises:
             UnreachableError: no answer within the patience. PermissionDeniedError: refused.
-            SchemaMismatchError: the schema is not Avro or refers to others.
+            SchemaMismatchError: the schema refers to one that is not there, or to too many.
             ConfigurationError: this address is no Schema Registry.
         """
         known = self._schemas.get(schema_id)
@@ -98,11 +114,11 @@ class RegistryClient:
             if len(self._unknown) > REMEMBERED_UNKNOWN:
                 self._unknown.popitem(last=False)
             return None
-        self._schemas[schema_id] = self._avro(answer, f"schema id {schema_id}")
+        self._schemas[schema_id] = self._registered(answer, f"schema id {schema_id}")
         return self._schemas[schema_id]
 
-    def latest(self, subject: str) -> tuple[int, str] | None:
-        """The id and text of the latest schema of ``subject``; None where there is no such subject.
+    def latest(self, subject: str) -> tuple[int, Registered] | None:
+        """The id and the schema of ``subject``; None where there is no such subject.
 
         Raises: as `schema`.
         """
@@ -113,29 +129,53 @@ class RegistryClient:
         schema_id = answer.get("id")
         if not isinstance(schema_id, int):
             raise self._alien("an answer without an id")
-        self._schemas[schema_id] = self._avro(answer, f"subject {subject}")
+        self._schemas[schema_id] = self._registered(answer, f"subject {subject}")
         return schema_id, self._schemas[schema_id]
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
 
-    def _avro(self, answer: dict[str, Any], what: str) -> str:
-        kind = answer.get("schemaType") or "AVRO"
-        if kind != "AVRO":
-            raise SchemaMismatchError(
-                f"{what} is a {kind} schema, and the topic is decoded as Avro",
-                "choose another way of decoding, or register an Avro schema",
-            )
-        if answer.get("references"):
-            raise SchemaMismatchError(
-                f"{what} refers to other schemas, which is not available in this version",
-                "register it as one schema that holds the types it uses",
-            )
+    def _registered(self, answer: dict[str, Any], what: str) -> Registered:
+        references: dict[tuple[str, int], str] = {}
+        self._follow(answer, what, references)
+        return Registered(answer.get("schemaType") or AVRO, self._text(answer), tuple(references.values()))
+
+    def _text(self, answer: dict[str, Any]) -> str:
         text = answer.get("schema")
         if not isinstance(text, str):
             raise self._alien("an answer without a schema")
         return text
+
+    def _follow(self, answer: dict[str, Any], what: str, found: dict[tuple[str, int], str]) -> None:
+        """Add the texts of the schemas that ``answer`` refers to, the innermost first, each once."""
+        for reference in answer.get("references") or ():
+            match reference:
+                case {"subject": str(subject), "version": int(version)}:
+                    place = (subject, version)
+                case _:
+                    raise self._alien("a reference without subject and version")
+            if place in found:
+                continue
+            if len(found) >= MOST_REFERENCES:
+                raise SchemaMismatchError(
+                    f"{what} refers to more than {MOST_REFERENCES:,} schemas", "register one that refers to fewer"
+                )
+            inner = self._version(subject, version, what)
+            self._follow(inner, what, found)
+            found[place] = self._text(inner)
+
+    def _version(self, subject: str, version: int, what: str) -> dict[str, Any]:
+        if (subject, version) not in self._referenced:
+            path = f"/subjects/{quote(subject, safe='')}/versions/{version}"
+            answer = self._get(path, {SUBJECT_NOT_FOUND, VERSION_NOT_FOUND})
+            if answer is None:
+                raise SchemaMismatchError(
+                    f"{what} refers to version {version} of subject {subject}, which the registry does not have",
+                    "register that version again",
+                )
+            self._referenced[subject, version] = answer
+        return self._referenced[subject, version]
 
     def _get(self, path: str, absent: set[int]) -> dict[str, Any] | None:
         """The JSON at ``path``; None for an error code in ``absent``."""

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 import requests
 
+from lakeward.admission import ALIASES
 from lakeward.clock import SystemClock
-from lakeward.decoding import avro
+from lakeward.decoding import avro_shape
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import SchemaMismatchError
@@ -59,6 +60,11 @@ FIELDS: dict[str, Any] = {
     "uuid": {"type": "string", "logicalType": "uuid"},
     "longs": {"type": "array", "items": "long"},
     "nulls": {"type": "array", "items": "null"},
+    "map": {"type": "map", "values": "int"},
+    "union": {"type": "record", "name": "Holder", "fields": [{"name": "u", "type": ["int", "string", "null"]}]},
+    "duration": {"type": "fixed", "name": "Span", "size": 12, "logicalType": "duration"},
+    "fixed_uuid": {"type": "fixed", "name": "Id", "size": 16, "logicalType": "uuid"},
+    "empty": {"type": "record", "name": "Nothing", "fields": []},
     "double": "double",
 }
 EVERYTHING = {
@@ -80,6 +86,11 @@ def zigzag(number: int) -> bytes:
 
 def counted(content: bytes) -> bytes:
     return zigzag(len(content)) + content
+
+
+def keyed(keys: list[bytes]) -> bytes:
+    """A map of one block, with 1 under every key."""
+    return zigzag(len(keys)) + b"".join(counted(key) + zigzag(1) for key in keys) + zigzag(0)
 
 
 def written(schema: dict[str, Any], schema_id: int, row: dict[str, Any]) -> bytes:
@@ -286,8 +297,8 @@ def test_messages_may_lie_anywhere_in_the_buffer(decoder: AvroDecoder, trade_id:
 def test_many_small_chunks_join_to_one_part(
     decoder: AvroDecoder, trade_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(avro, "CHUNK_BYTES", 150)
-    monkeypatch.setattr(avro, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(avro_shape, "CHUNK_BYTES", 150)
+    monkeypatch.setattr(avro_shape, "CHUNK_ROWS", 7)
     messages: list[bytes | None] = [written(TRADE, trade_id, trade(k, symbol="S" * (k * 9 % 400))) for k in range(50)]
     messages[11] = None
     messages[20] = messages[20][:-1]  # type: ignore[index]
@@ -361,6 +372,17 @@ def test_every_truncation_is_rejected_and_names_the_field(decoder: AvroDecoder, 
         ("longs", zigzag(-1) + zigzag(2**40), "truncated"),
         ("nulls", zigzag(2**62), "too-many-items"),
         ("nulls", zigzag(4000) + zigzag(4000) + zigzag(0), "too-many-items"),
+        ("map", zigzag(2**62), "too-many-items"),
+        ("map", zigzag(-(2**63)) + zigzag(0), "too-many-items"),
+        ("map", zigzag(1) + counted(b"\xff") + zigzag(1) + zigzag(0), "invalid-utf8"),
+        ("map", zigzag(1) + counted(b"a") + zigzag(2**31) + zigzag(0), "int-overflow"),
+        ("map", keyed([b"a", b"b", b"a"]), "duplicate-key"),
+        ("map", keyed([b"a"])[:-1] + keyed([b"a"]), "duplicate-key"),
+        ("map", keyed([b"", b"x", b""]), "duplicate-key"),
+        ("map", keyed([b"k%d" % k for k in range(500)] + [b"k77"]), "duplicate-key"),
+        ("union", zigzag(3), "invalid-union-index"),
+        ("union", zigzag(-1), "invalid-union-index"),
+        ("union", zigzag(1) + counted(b"\xff"), "invalid-utf8"),
     ],
 )
 def test_a_damaged_field_rejects_its_message_alone(read: Any, field: str, raw: bytes, code: str) -> None:
@@ -398,6 +420,17 @@ def test_a_damaged_field_rejects_its_message_alone(read: Any, field: str, raw: b
         ("longs", zigzag(-2) + zigzag(2) + zigzag(5) + zigzag(6) + zigzag(0), [5, 6]),
         ("longs", zigzag(0), []),
         ("nulls", zigzag(4096) + zigzag(0), [None] * 4096),
+        ("map", zigzag(0), []),
+        ("map", keyed([b"b", b"a"]), [("b", 1), ("a", 1)]),
+        ("map", keyed([b"b"])[:-1] + keyed([b"a"]), [("b", 1), ("a", 1)]),
+        ("map", zigzag(-1) + zigzag(3) + counted(b"b") + zigzag(7) + zigzag(0), [("b", 7)]),
+        ("map", keyed([b"k%d" % k for k in range(5000)]), [(f"k{k}", 1) for k in range(5000)]),
+        ("union", zigzag(0) + zigzag(5), {"u": {"int": 5, "string": None}}),
+        ("union", zigzag(1) + counted(b"x"), {"u": {"int": None, "string": "x"}}),
+        ("union", zigzag(2), {"u": None}),
+        ("duration", b"\1\0\0\0\2\0\0\0\xff\xff\xff\xff", {"months": 1, "days": 2, "milliseconds": 2**32 - 1}),
+        ("fixed_uuid", bytes(range(0x0F, 0xFF, 0x0F)), "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"),
+        ("empty", b"", True),
         ("double", b"\0\0\0\0\0\0\xf8\x3f", 1.5),
     ],
 )
@@ -431,16 +464,89 @@ def test_no_reject_shows_a_value(read: Any) -> None:
         assert "123456789012" not in reason
 
 
-def test_what_is_not_available_stops_with_the_schema_id_and_the_field(
-    decoder: AvroDecoder, registry: EmbeddedRegistry
+def test_a_schema_that_cannot_become_columns_costs_its_messages_and_nothing_else(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, trade_id: int
 ) -> None:
-    inner = {"type": "record", "name": "Inner", "fields": [{"name": "b", "type": ["int", "string"]}]}
+    wide = {"type": "bytes", "logicalType": "decimal", "precision": 39}
+    inner = {"type": "record", "name": "Inner", "fields": [{"name": "b", "type": wide}]}
     schema = {"type": "record", "name": "Outer", "fields": [{"name": "a", "type": inner}]}
     schema_id = registry.register("outer-value", json.dumps(schema))
-    with pytest.raises(SchemaMismatchError, match=rf"schema id {schema_id}: a union of int and string at field a\.b"):
-        decoder.decode(batch([framed(schema_id, b"\0\0")]))
+    good = written(TRADE, trade_id, trade())
+    decoded = decoder.decode(batch([framed(schema_id, b"\0\0"), good]))
+    assert code_of(decoded) == (0, "unsupported-schema")
+    assert decoded.rejects[0].reason.startswith(f"schema id {schema_id}: a decimal of 39 digits")
+    assert "at field a.b" in decoded.rejects[0].reason
+    assert decoded.parts[0].index.tolist() == [1]
     with pytest.raises(SchemaMismatchError, match=r"subject outer-value: .* at field a\.b"):
         decoder.schema("outer")
+
+
+@pytest.mark.parametrize("kind", ["JSON", "PROTOBUF"])
+def test_a_schema_of_another_kind_is_refused_by_name(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, kind: str
+) -> None:
+    body = {"schema": f"of {kind}", "schemaType": kind}
+    schema_id = registry.store.register("foreign-value", body).id
+    decoded = decoder.decode(batch([framed(schema_id, b"x")]))
+    assert code_of(decoded) == (0, "foreign-schema-type")
+    assert f"schema id {schema_id} is a {kind} schema" in decoded.rejects[0].reason
+    with pytest.raises(SchemaMismatchError, match=f"is a {kind} schema"):
+        decoder.schema("foreign")
+
+
+def test_types_of_other_subjects_are_found_through_references(decoder: AvroDecoder, registry: EmbeddedRegistry) -> None:
+    side = {"type": "enum", "name": "Side", "namespace": "market", "symbols": ["buy", "sell"]}
+    leg = {"type": "record", "name": "Leg", "fields": [{"name": "side", "type": "market.Side"}]}
+    top = {
+        "type": "record",
+        "name": "Top",
+        "namespace": "elsewhere",
+        "fields": [
+            {"name": "legs", "type": {"type": "array", "items": "Leg"}},
+            {"name": "side", "type": "market.Side"},
+        ],
+    }
+    registry.register("side", json.dumps(side))
+    to_side = {"name": "market.Side", "subject": "side", "version": 1}
+    registry.store.register("leg", {"schema": json.dumps(leg), "references": [to_side]})
+    to_leg = {"name": "Leg", "subject": "leg", "version": 1}
+    schema_id = registry.store.register("top-value", {"schema": json.dumps(top), "references": [to_leg, to_side]}).id
+    decoded = decoder.decode(batch([framed(schema_id, zigzag(2) + zigzag(1) + zigzag(0) + zigzag(0) + zigzag(1))]))
+    assert decoded.parts[0].rows.to_pylist() == [{"legs": [{"side": "sell"}, {"side": "buy"}], "side": "sell"}]
+    assert decoder.schema("top") == decoded.parts[0].rows.schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload", "value"),
+    [
+        ("string", counted(b"abc"), "abc"),
+        ({"type": "array", "items": "int"}, zigzag(1) + zigzag(5) + zigzag(0), [5]),
+        (["null", "long"], b"\0", None),
+        ({"type": "map", "values": "int"}, keyed([b"a"]), [("a", 1)]),
+        ({"type": "enum", "name": "E", "symbols": ["A", "B"]}, zigzag(1), "B"),
+    ],
+)
+def test_a_schema_that_is_no_record_is_one_column(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, schema: Any, payload: bytes, value: Any
+) -> None:
+    schema_id = registry.register("plain-value", json.dumps(schema))
+    decoded = decoder.decode(batch([framed(schema_id, payload), framed(schema_id, payload + b"\0")]))
+    assert decoded.parts[0].rows.to_pylist() == [{"value": value}]
+    assert code_of(decoded) == (1, "trailing-bytes")
+
+
+def test_former_names_are_told_at_every_level(decoder: AvroDecoder, registry: EmbeddedRegistry) -> None:
+    leg = {"type": "record", "name": "Leg", "aliases": ["a.Part"]}
+    inner = {**leg, "fields": [{"name": "price", "aliases": ["cost", "rate"], "type": "int"}]}
+    fields = [{"name": "legs", "aliases": ["parts"], "type": {"type": "array", "items": ["int", inner]}}]
+    registry.register("named-value", json.dumps({"type": "record", "name": "Top", "fields": fields}))
+    schema = decoder.schema("named")
+    assert schema is not None
+    told = schema.field("legs").metadata[ALIASES]
+    assert json.loads(told) == ["parts"]
+    member = schema.field("legs").type.value_type.field("Leg")
+    assert json.loads(member.metadata[ALIASES]) == ["Part"]
+    assert json.loads(member.type.field("price").metadata[ALIASES]) == ["cost", "rate"]
 
 
 def test_the_schema_of_an_unknown_topic_is_none(decoder: AvroDecoder) -> None:

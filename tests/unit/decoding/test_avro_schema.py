@@ -46,7 +46,14 @@ def columns(*types: Any) -> pa.Schema:
         ({"type": "long", "logicalType": "local-timestamp-millis"}, pa.timestamp("us")),
         ({"type": "long", "logicalType": "local-timestamp-micros"}, pa.timestamp("us")),
         ({"type": "string", "logicalType": "uuid"}, pa.string()),
-        ({"type": "fixed", "name": "U", "size": 12, "logicalType": "duration"}, pa.binary(12)),
+        ({"type": "fixed", "name": "U", "size": 11, "logicalType": "duration"}, pa.binary(11)),
+        ({"type": "fixed", "name": "U", "size": 16, "logicalType": "uuid"}, pa.string()),
+        ({"type": "fixed", "name": "U", "size": 15, "logicalType": "uuid"}, pa.binary(15)),
+        ({"type": "map", "values": "long"}, pa.map_(pa.string(), pa.field("value", pa.int64(), nullable=False))),
+        (["int", "null", "string"], pa.struct([("int", pa.int32()), ("string", pa.string())])),
+        (["null", "R"], pa.string()),
+        ({"type": "array", "items": "R"}, pa.list_(pa.field("element", pa.string(), nullable=False))),
+        ({"type": "record", "name": "None", "fields": []}, pa.bool_()),
         ({"type": "int", "logicalType": "timestamp-millis"}, pa.int32()),
         ({"type": "string", "logicalType": "made-up"}, pa.string()),
     ],
@@ -66,6 +73,24 @@ def test_only_what_may_be_null_is_nullable_at_every_level() -> None:
     element = schema.field("f3").type.value_field
     assert element.nullable
     assert [f.nullable for f in element.type] == [False, True]
+
+
+def test_the_members_of_a_union_are_named_after_its_types() -> None:
+    fixed = {"type": "fixed", "size": 2}
+    union = [
+        "null",
+        {"type": "long", "logicalType": "timestamp-millis"},
+        {"type": "array", "items": "int"},
+        {"type": "map", "values": "int"},
+        {**fixed, "name": "a.b.One"},
+        {**fixed, "name": "Two", "namespace": "a"},
+        {**fixed, "name": "b.Two"},
+    ]
+    column = columns(union).field("f0")
+    assert column.nullable
+    assert [member.name for member in column.type] == ["long", "array", "map", "One", "a_Two", "b_Two"]
+    assert all(member.nullable for member in column.type)
+    assert column.type.field("long").type == pa.timestamp("us", "UTC")
 
 
 def test_docs_are_kept_at_every_level() -> None:
@@ -103,11 +128,9 @@ def test_named_types_are_found_by_name_and_namespace() -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ({"type": "map", "values": "int"}, r"a map at field f0 is not available"),
-        (["int", "string"], r"a union of int and string at field f0"),
-        (["null", "int", {"type": "fixed", "name": "F", "size": 2}], r"a union of null and int and F at field f0"),
-        ({"type": "array", "items": {"type": "map", "values": "int"}}, r"a map at field f0\[\]"),
-        (["null", "R"], r"the recursive record R at field f0"),
+        (["int", "string", "int"], r"a union holds int twice at field f0"),
+        (["null", "null"], r"a union holds null twice at field f0"),
+        ({"type": "map"}, r"type map is not defined at field f0"),
         ({"type": "bytes", "logicalType": "decimal", "precision": 39}, r"a decimal of 39 digits .* at field f0"),
         (
             {"type": "bytes", "logicalType": "decimal", "precision": 5, "scale": 6},
@@ -136,7 +159,7 @@ def test_what_cannot_become_a_column_is_refused_by_name_and_place(kind: Any, mes
     [
         ("{", "schema id 7 is not valid JSON"),
         ("[" * 100_000, "schema id 7 is not valid JSON"),
-        ('"string"', "a top level that is not a record"),
+        ('"String"', "type String is not defined at field value"),
         ('{"type": "record", "name": "R", "fields": []}', "a record without fields"),
         ('{"type": "record", "name": "R", "fields": [{"name": "a"}]}', "no name or no type"),
         (

@@ -147,11 +147,11 @@ def test_what_is_no_record_is_rejected_and_tombstones_are_skipped(
     )
     assert decoded.skipped.tolist() == [1]
     assert [(reject.index, reject.code) for reject in decoded.rejects] == [
-        (0, "undecodable"),
-        (2, "undecodable"),
+        (0, "truncated"),
+        (2, "trailing-bytes"),
         (3, "wrong-magic"),
         (4, "unknown-schema-id"),
-        (5, "wrong-magic"),
+        (5, "too-short"),
     ]
     assert decoded.parts[0].index.tolist() == [6]
 

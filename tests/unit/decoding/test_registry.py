@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from lakeward.decoding.registry import Patience, RegistryClient
+from lakeward.decoding.registry import Patience, Registered, RegistryClient
 from lakeward.errors import ConfigurationError, PermissionDeniedError, SchemaMismatchError, UnreachableError
 from lakeward.testing.registry import EmbeddedRegistry
 
@@ -73,7 +73,7 @@ def call(registry: EmbeddedRegistry, method: str, path: str, body: Any = None) -
 def test_a_schema_is_asked_for_once(registry: EmbeddedRegistry, connect: Connect) -> None:
     schema_id = registry.register("s", SCHEMA)
     client = connect(registry.url)
-    assert [client.schema(schema_id) for _ in range(3)] == [SCHEMA] * 3
+    assert [client.schema(schema_id) for _ in range(3)] == [Registered("AVRO", SCHEMA)] * 3
     assert registry.requests == [f"GET /schemas/ids/{schema_id}"]
 
 
@@ -81,10 +81,10 @@ def test_the_latest_schema_of_a_subject_is_always_asked_for(registry: EmbeddedRe
     client = connect(registry.url + "/")
     assert client.latest("a/b c-value") is None
     first = registry.register("a/b c-value", SCHEMA)
-    assert client.latest("a/b c-value") == (first, SCHEMA)
+    assert client.latest("a/b c-value") == (first, Registered("AVRO", SCHEMA))
     second = registry.register("a/b c-value", OTHER)
-    assert client.latest("a/b c-value") == (second, OTHER)
-    assert client.schema(second) == OTHER
+    assert client.latest("a/b c-value") == (second, Registered("AVRO", OTHER))
+    assert client.schema(second) == Registered("AVRO", OTHER)
     assert len(registry.requests) == 3
 
 
@@ -98,7 +98,7 @@ def test_an_unknown_id_is_remembered_for_a_while(
     clock.time += 9.9
     assert client.schema(1) is None
     clock.time += 0.1
-    assert client.schema(1) == SCHEMA
+    assert client.schema(1) == Registered("AVRO", SCHEMA)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
@@ -107,7 +107,7 @@ def test_a_registry_that_is_busy_is_asked_again(
 ) -> None:
     schema_id = registry.register("s", SCHEMA)
     registry.fail(status, times=3)
-    assert connect(registry.url, first_pause=0.2).schema(schema_id) == SCHEMA
+    assert connect(registry.url, first_pause=0.2).schema(schema_id) == Registered("AVRO", SCHEMA)
     assert clock.waits == [0.2, 0.4, 0.8]
 
 
@@ -117,7 +117,7 @@ def test_patience_is_bounded_and_an_outage_is_not_remembered(registry: EmbeddedR
     client = connect(registry.url, attempts=4)
     with pytest.raises(UnreachableError, match=r"does not answer \(status 500, 4 attempts\)"):
         client.schema(schema_id)
-    assert client.schema(schema_id) == SCHEMA
+    assert client.schema(schema_id) == Registered("AVRO", SCHEMA)
 
 
 def test_pauses_have_a_ceiling(registry: EmbeddedRegistry, connect: Connect, clock: HandClock) -> None:
@@ -147,7 +147,7 @@ def test_a_server_that_never_answers_is_unreachable(connect: Connect) -> None:
 def test_a_password_is_sent_and_never_shown(connect: Connect) -> None:
     with EmbeddedRegistry(auth=("user", "hunter2")) as registry:
         schema_id = registry.register("s", SCHEMA)
-        assert connect(registry.url, ("user", "hunter2")).schema(schema_id) == SCHEMA
+        assert connect(registry.url, ("user", "hunter2")).schema(schema_id) == Registered("AVRO", SCHEMA)
         embedded = registry.url.replace("http://", "http://user:hunter3@")
         for client in (connect(registry.url), connect(registry.url, ("user", "hunter3")), connect(embedded)):
             with pytest.raises(PermissionDeniedError, match="refuses us") as caught:
@@ -165,7 +165,7 @@ def test_a_forbidden_answer_is_not_retried(registry: EmbeddedRegistry, connect: 
 def test_a_registry_behind_a_path_works(connect: Connect) -> None:
     with EmbeddedRegistry(path="/apis/ccompat/v7") as registry:
         schema_id = registry.register("s", SCHEMA)
-        assert connect(registry.url).latest("s") == (schema_id, SCHEMA)
+        assert connect(registry.url).latest("s") == (schema_id, Registered("AVRO", SCHEMA))
         with pytest.raises(ConfigurationError, match="does not answer like a Schema Registry"):
             connect(registry.url.removesuffix("/apis/ccompat/v7")).latest("s")
 
@@ -179,19 +179,44 @@ def test_another_kind_of_server_is_told_from_a_registry(
         connect(registry.url).latest("s")
 
 
-def test_other_kinds_of_schemas_and_references_are_refused_clearly(
+def test_a_schema_says_its_kind(registry: EmbeddedRegistry, connect: Connect) -> None:
+    _, json_schema = call(registry, "POST", "/subjects/j/versions", {"schema": "{}", "schemaType": "JSON"})
+    _, avro = call(registry, "POST", "/subjects/a/versions", {"schema": SCHEMA})
+    client = connect(registry.url)
+    assert client.schema(json_schema["id"]) == Registered("JSON", "{}")
+    assert client.schema(avro["id"]) == Registered("AVRO", SCHEMA)
+    assert client.latest("j") == (json_schema["id"], Registered("JSON", "{}"))
+
+
+def refer(registry: EmbeddedRegistry, subject: str, *others: str) -> int:
+    """Register a schema that refers to the first versions of ``others``."""
+    references = [{"name": other, "subject": other, "version": 1} for other in others]
+    text = json.dumps({"type": "fixed", "name": subject, "size": 1})
+    body = {"schema": text, "references": references}
+    return int(call(registry, "POST", f"/subjects/{subject}/versions", body)[1]["id"])
+
+
+def test_references_are_followed_innermost_first_and_each_asked_for_once(
     registry: EmbeddedRegistry, connect: Connect
 ) -> None:
-    _, json_schema = call(registry, "POST", "/subjects/j/versions", {"schema": "{}", "schemaType": "JSON"})
-    reference = {"name": "x", "subject": "s", "version": 1}
-    _, refers = call(registry, "POST", "/subjects/r/versions", {"schema": SCHEMA, "references": [reference]})
+    for subject, others in (("a", ""), ("b", "a"), ("c", "ab"), ("d", "cab")):
+        top = refer(registry, subject, *others)
     client = connect(registry.url)
-    with pytest.raises(SchemaMismatchError, match=f"schema id {json_schema['id']} is a JSON schema"):
-        client.schema(json_schema["id"])
-    with pytest.raises(SchemaMismatchError, match="subject r refers to other schemas"):
-        client.latest("r")
-    with pytest.raises(SchemaMismatchError, match=f"schema id {refers['id']} refers to other schemas"):
-        client.schema(refers["id"])
+    registry.requests.clear()
+    found = client.schema(top)
+    assert found is not None
+    assert [json.loads(text)["name"] for text in (*found.references, found.text)] == ["a", "b", "c", "d"]
+    assert sorted(registry.requests) == sorted(
+        [f"GET /schemas/ids/{top}", *(f"GET /subjects/{subject}/versions/1" for subject in "abc")]
+    )
+    again = client.latest("d")
+    assert again == (top, found)
+
+
+def test_a_reference_to_what_is_not_there_is_told(registry: EmbeddedRegistry, connect: Connect) -> None:
+    top = refer(registry, "lonely", "nobody")
+    with pytest.raises(SchemaMismatchError, match=f"schema id {top} refers to version 1 of subject nobody"):
+        connect(registry.url).schema(top)
 
 
 def test_a_url_that_is_none_is_a_configuration_error(connect: Connect) -> None:
