@@ -197,7 +197,7 @@ class _Growing:
         if pa.types.is_null(arrow):
             return kind
         if isinstance(kind, StructType) and pa.types.is_struct(arrow):
-            fields = self.struct(kind.fields, _children(arrow), path)
+            fields = self.struct(kind.fields, children(arrow), path)
             return StructType(*fields)
         if isinstance(kind, ListType) and is_list(arrow):
             element = self._within(kind.element_field, arrow.value_field, (*path, "element"))
@@ -246,11 +246,11 @@ class _Growing:
     def _fresh(self, arrow: pa.DataType, path: Path) -> IcebergType:
         """The Iceberg type of a column that the table does not have yet."""
         if pa.types.is_struct(arrow):
-            children = _children(arrow)
-            refuse_duplicates([given.name for given in children], path)
-            children = [given for given in children if not pa.types.is_null(given.type)]
-            fields = [self._fresh_field(given, self._next_id(), (*path, given.name)) for given in children]
-            self._remember(fields, children, children)
+            inner = children(arrow)
+            refuse_duplicates([given.name for given in inner], path)
+            inner = [given for given in inner if not pa.types.is_null(given.type)]
+            fields = [self._fresh_field(given, self._next_id(), (*path, given.name)) for given in inner]
+            self._remember(fields, inner, inner)
             if fields:
                 return StructType(*fields)
         elif is_list(arrow):
@@ -324,7 +324,8 @@ def _current(fields: Sequence[NestedField]) -> set[str]:
     return {known.name for known in fields}
 
 
-def _children(arrow: pa.StructType) -> list[pa.Field]:
+def children(arrow: pa.DataType) -> list[pa.Field]:
+    """The fields inside a type; none where there are none."""
     return [arrow.field(i) for i in range(arrow.num_fields)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,7 +18,8 @@ from pyiceberg.table.update import (
 )
 
 from lakeward.admission import Path, null_rows
-from lakeward.sinks.iceberg.evolution import Growth, Shape, grow
+from lakeward.errors import UnfitRowsError
+from lakeward.sinks.iceberg.evolution import Growth, Shape, aliases_of, children, grow
 from lakeward.sinks.iceberg.naming import PROPERTY, former_names, name_mapping, names_in
 
 
@@ -53,12 +54,23 @@ def shape_of(metadata: TableMetadata) -> Shape:
 def grown(shape: Shape, parts: Sequence[pa.Table]) -> Growth:
     """The shape that takes all rows of ``parts``.
 
+    Schemas that tell former names are looked at first: a column that an older writer has is then known for what it is.
+
     Raises:
         UnfitRowsError: there is none.
     """
+    filled = [part for part in parts if part.num_rows] or list(parts)
+    telling = sorted(filled, key=lambda part: -_names_told(part.schema))
+    try:
+        return _grown_in_order(shape, telling)
+    except UnfitRowsError:  # in the order in which they were admitted, one by one, they fitted
+        return _grown_in_order(shape, filled)
+
+
+def _grown_in_order(shape: Shape, parts: Sequence[pa.Table]) -> Growth:
     changes: list[str] = []
     fitting: set[bytes] = set()
-    for part in [part for part in parts if part.num_rows] or parts:
+    for part in parts:
         key = part.schema.serialize().to_pybytes()
         if key in fitting:
             continue
@@ -72,6 +84,11 @@ def grown(shape: Shape, parts: Sequence[pa.Table]) -> Growth:
         if not growth.required:  # otherwise the next part of this schema may have nulls
             fitting.add(key)
     return Growth(shape, tuple(changes))
+
+
+def _names_told(fields: Iterable[pa.Field]) -> int:
+    """How many former names the fields tell, at any depth."""
+    return sum(len(aliases_of(one)) + _names_told(children(one.type)) for one in fields)
 
 
 def evolution(metadata: TableMetadata, growth: Growth) -> Evolution:
