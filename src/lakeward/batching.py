@@ -17,6 +17,10 @@ QUIET_INTERVALS = 10
 """A batch that only moves positions, without a record, waits this many flush intervals (PROTOCOL F5, S7)."""
 
 
+SMALL_PARTS, SMALL_BYTES = 16, 64 << 10
+"""So many parts in a row, each of fewer bytes, are joined."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlushPolicy:
     """When a batch is committed: whichever comes first. Seconds, rows, and bytes of Arrow memory."""
@@ -67,6 +71,8 @@ class Filling:
     def __init__(self, policy: FlushPolicy) -> None:
         self._policy = policy
         self._parts: list[pa.Table] = []
+        self._small = 0
+        """So many parts at the end are small."""
         self._traces: list[Trace] = []
         self.letters: list[pa.Table] = []
         self._claim: dict[Partition, Span] = {}
@@ -103,7 +109,11 @@ class Filling:
             self._claim[stretch.partition] = Span(before.start if before else start, after.next)
             self._upto[stretch.partition] = after
         rows = sum(part.num_rows for part in parts)
-        self._parts.extend(part for part in parts if part.num_rows)
+        self._join_small_parts()
+        for part in parts:
+            if part.num_rows:
+                self._parts.append(part)
+                self._small = self._small + 1 if part.nbytes < SMALL_BYTES else 0
         self._bytes += sum(part.nbytes for part in parts)
         self.account = self.account.plus(Account(len(raw), rows, skipped))
         times = raw.timestamp[raw.timestamp >= 0]
@@ -121,6 +131,21 @@ class Filling:
         """Remember where the rows of the last `take` came from, one trace for each of its parts (PROTOCOL M4)."""
         self._traces.extend(trace for trace in traces if len(trace.offset))
         self._bytes += sum(t.partition.nbytes + t.offset.nbytes + t.timestamp.nbytes for t in traces)
+
+    def _join_small_parts(self) -> None:
+        """Make one part of the small ones at the end, where they are many and alike.
+
+        A table that gets a row now and then would soon hold more in buffers and objects than in rows. What a trace
+        tells of stays as it is.
+        """
+        if self._small < SMALL_PARTS or self._traces:
+            return
+        small = self._parts[-self._small :]
+        self._small = 0
+        if all(part.schema.equals(small[0].schema, check_metadata=True) for part in small):
+            joined = pa.concat_tables(small).combine_chunks()
+            self._parts[-len(small) :] = [joined]
+            self._small = 1 if joined.nbytes < SMALL_BYTES else 0
 
     def move(self, partition: Partition, start: int, to: Position) -> None:
         """Move a position without a record: control records, compacted holes, a first start (PROTOCOL S2, S7)."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakeward.batching import Filling, FlushPolicy, position_after, stretches
+from lakeward.batching import SMALL_BYTES, SMALL_PARTS, Filling, FlushPolicy, Stretch, position_after, stretches
 from lakeward.ledger import Loss
 from lakeward.positions import Account, Partition, Position, Span, Witness
 from lakeward.records import Blobs, RawBatch
@@ -100,3 +100,27 @@ def test_tombstones_alone_make_a_batch_without_rows_that_is_due_like_any_other()
     batch = filling.seal("id", {})
     assert batch.parts == ()
     assert batch.account == Account(1, 0, 1)
+
+
+def test_rows_that_come_one_by_one_do_not_pile_up_as_parts_and_keep_their_order() -> None:
+    filling = Filling(FlushPolicy(3600, 1_000_000, 1 << 30))
+    for offset in range(5_000):
+        one = pa.table({"a": [offset], "s": [f"row {offset}"]})
+        filling.take(raw([0], [offset]), [(Stretch(P0, 0, 0), offset)], [one], 0)
+        if offset == 2_000:  # one that is not small stays as it is
+            large = pa.table({"a": np.full(SMALL_BYTES, -1), "s": pa.nulls(SMALL_BYTES, pa.string())})
+            filling.take(raw([1], [0]), [(Stretch(P1, 0, 0), 0)], [large], 0)
+    batch = filling.seal("id", {})
+    assert len(batch.parts) <= 2 * SMALL_PARTS + 5_000 * one.nbytes // SMALL_BYTES
+    values = [value for part in batch.parts for value in part.column("a").to_pylist() if value >= 0]
+    assert values == list(range(5_000))
+    assert batch.parts[-1].schema == one.schema
+
+
+def test_small_parts_of_different_columns_stay_apart() -> None:
+    filling = Filling(POLICY)
+    for offset in range(60):
+        name = "ab"[offset // 30]
+        filling.take(raw([0], [offset]), [(Stretch(P0, 0, 0), offset)], [pa.table({name: [offset]})], 0)
+    values = [value for part in filling.seal("id", {}).parts for value in part.column(0).to_pylist()]
+    assert values == list(range(60))

@@ -1,0 +1,43 @@
+"""Two hundred topics into two hundred tables in one process that is killed in the middle, again and again."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from tests.e2e.many import Shops
+from tests.e2e.rig import CommandLine
+
+from lakeward.testing.broker import EmbeddedBroker
+
+NAMES = [f"s{number:03d}" for number in range(200)]
+HOT, SLOW = NAMES[:5], NAMES[5:150]
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_hundred_tables_are_exact_after_kills_while_a_few_are_busy(
+    command_line: CommandLine, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    with EmbeddedBroker() as broker:
+        shops = Shops(broker, command_line, tmp_path, interval="1s")
+        shops.open(*NAMES)
+        for name in NAMES:
+            shops.sell(name, 20)
+        for kill in range(6):
+            killed = shops.site.start("run", env={"GROUP": f"group-{kill}"})
+            killed.until_event("committed")
+            deadline = time.monotonic() + chance.uniform(0.0, 8.0)
+            while time.monotonic() < deadline:
+                for name in HOT:
+                    shops.sell(name, 500)
+                for name in chance.sample(SLOW, 10):
+                    shops.sell(name, 1)
+            assert killed.kill().code == -9
+        shops.site.catch_up()
+        shops.assert_exact()
+        shops.site.verified()
