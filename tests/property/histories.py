@@ -11,20 +11,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from lakeward.batching import FlushPolicy
+from lakeward.clock import Clock
+from lakeward.dead_letters.book import Book, read
+from lakeward.dead_letters.box import Letterbox
+from lakeward.dead_letters.replay import Replay, Selection
+from lakeward.dead_letters.rows import Owner
 from lakeward.errors import LakewardError, UndecidedError, UnreachableError
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.ledger import LedgerEntry, next_entry
+from lakeward.letters import Confirmed
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Refused, Staged
 from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Account, Partition, Position, Span
-from lakeward.records import Decoded, Polled, RawBatch
+from lakeward.records import Decoded, DecodedPart, Polled, RawBatch
 from lakeward.retrying import Patience
+from lakeward.stages import Decoder
 from lakeward.starts import Lost, StartPolicy
-from lakeward.testing.memory import Log, MemorySource, MemoryTable, MemoryTarget, TextDecoder
+from lakeward.testing.memory import Log, MemoryLetters, MemorySource, MemoryTable, MemoryTarget, TextDecoder
 
 FEEDS = {"t": ("a", "b"), "u": ("b", "c")}
+POISON = b"!!"
+"""A record that begins so cannot become a row before the decoder is mended."""
 HOLE = b"!"
 """Stands for an offset that no message tells of: a control record, or a record that was compacted away."""
 MOST_POLLS = 4_000
@@ -56,6 +66,7 @@ class Table(MemoryTable):
         self.history.append(Step(len(self.rows), self.entry, batch))
 
     def roll_back(self, to: int) -> None:
+        """As another tool does: what was undone leaves no trace but the highest number."""
         del self.history[to + 1 :]
         step = self.history[-1]
         self.rows, self.entry = self.rows[: step.rows], step.entry
@@ -181,6 +192,21 @@ class Registry(TextDecoder):
         return super().decode(raw)
 
 
+class Mended:
+    """Makes a row of every record, also of those that were poison."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        self._history.tick()
+        rows = pa.table({"value": [(raw.values.get(i) or b"").decode() for i in range(len(raw))]})
+        return Decoded([DecodedPart(rows, np.arange(len(raw)))], (), np.arange(0))
+
+    def schema(self, topic: str) -> None:
+        del topic
+
+
 class Writer(MemoryTarget):
     """One process's handle; a dead process's requests arrive all the same."""
 
@@ -189,6 +215,11 @@ class Writer(MemoryTarget):
     def __init__(self, name: str, table: Table, history: History) -> None:
         super().__init__(name, table)
         self._history = history
+
+    def others(self) -> None:
+        """Somebody else is faster."""
+        if self._history.hits(0.05, "rival"):
+            self._history.rival(self.name)
 
     def give_up(self) -> None:
         """What was sent is on its way."""
@@ -203,8 +234,7 @@ class Writer(MemoryTarget):
         self._history.tick()
         if self._history.hits(0.03, "no answer"):
             raise UndecidedError("sent, and never seen again")
-        if self._history.hits(0.05, "rival"):
-            self._history.rival(self.name)
+        self.others()
         outcome = super().commit(staged)
         if isinstance(outcome, CommitReceipt):
             self.table.landed(staged.batch)
@@ -216,6 +246,16 @@ class Writer(MemoryTarget):
         return outcome
 
 
+class Post(Writer, MemoryLetters):
+    """The same for the dead letters of the table ``name``."""
+
+    def others(self) -> None:
+        if self._history.replaying and self._history.hits(0.3, "rival replay"):
+            self._history.replay(self.name)
+        if self._history.replaying and self._history.hits(0.1, "rolled back while letters come back"):
+            self._history.roll_back(self.name)
+
+
 class History:
     """Plays a seed: `run` is one life of a worker, `finish` one in which nothing goes wrong any more."""
 
@@ -225,6 +265,8 @@ class History:
         self.chance = random.Random(seed)
         self.happened: Counter[str] = Counter()
         self.tables = {name: Table() for name in "abc"}
+        self.letters = {name: Table() for name in "abc"}
+        self.replaying = 0
         self.source = Stream(self)
         self.runs_left = self.chance.randint(1, 6)
         self.quiet = self.rolled_back = False
@@ -262,7 +304,7 @@ class History:
         self._logs[identity, partition] = log
         for offset in range(len(log.values), len(log.values) + count):
             text = f"{identity}/{partition.number}/{offset}".encode()
-            log.values.append(self.chance.choices([text, None, HOLE], [8, 1, 1])[0])
+            log.values.append(self.chance.choices([text, POISON + text, None, HOLE], [8, 1, 1, 1])[0])
             log.times.append(offset)
 
     def rival(self, name: str) -> None:
@@ -278,13 +320,16 @@ class History:
         if table.entry.sources[partition.topic] != identity or not log.low <= start < end:
             return
         held = log.values[start:end]
+        if any(value is not None and value.startswith(POISON) for value in held):
+            return
         rows = [value.decode() for value in held if value is not None and value != HOLE]
         records = sum(value != HOLE for value in held)
         account = Account(records, len(rows), records - len(rows))
         sources = {partition.topic: identity}
         batch = Batch("rival", (), {partition: Span(start, end)}, {partition: Position(end)}, sources, account)
         table.rows.extend(rows)
-        table.entry = next_entry(table.entry, table="memory", batch=batch)
+        table.entry = next_entry(table.entry, table="memory", batch=batch, highest=table.highest)
+        table.highest = table.entry.number
         table.landed(batch)
 
     def go_on(self) -> None:
@@ -319,10 +364,10 @@ class History:
             self.append(partition, chance.randint(0, 9))
             source.assign(partition)
         if self.hits(0.01, "rolled back"):
-            self.roll_back()
+            self.roll_back(self.chance.choice("abc"))
 
-    def roll_back(self) -> None:
-        table = self.tables[self.chance.choice("abc")]
+    def roll_back(self, name: str) -> None:
+        table = self.tables[name]
         if len(table.history) > 1:
             table.roll_back(self.chance.randrange(len(table.history) - 1))
             self.rolled_back = True
@@ -344,6 +389,10 @@ class History:
     def run(self) -> None:
         self.runs_left -= 1
         self.between_runs()
+        if self.hits(0.5, "replay"):
+            self._calls_left = self.chance.randint(1, 60) if self.chance.random() < 0.4 else FOREVER
+            self.replay(self.chance.choice("abc"))
+            self._calls_left = FOREVER
         until = self.chance.choice(
             [Until(caught_up=True), Until(messages=self.chance.randint(1, 60)), Until(messages=10_000), Until()]
         )
@@ -357,6 +406,26 @@ class History:
         finally:
             self._calls_left = FOREVER
 
+    def _lane(self, name: str, decoder: Decoder, clock: Clock) -> Lane:
+        flush = FlushPolicy(self.chance.choice([0.0, 0.5, 5.0]), self.chance.randint(1, 40), 1 << 30)
+        box = Letterbox(Post(name, self.letters[name], self), Owner("p", name), 1.0, clock)
+        return Lane(Writer(name, self.tables[name], self), decoder, LaneSettings(flush), box)
+
+    def replay(self, name: str) -> None:
+        """Bring back the letters of a table, by a process that may not survive it."""
+        clock = Time(self)
+        lane = self._lane(name, Mended(self), clock)
+        shelf = MemoryLetters(name, self.letters[name])
+        assert lane.letterbox is not None
+        again = Replay(lane, lane.letterbox, shelf, lambda _: True, clock, lambda: f"{self.chance.getrandbits(64):x}")
+        self.replaying += 1
+        try:
+            self.happened["replayed"] += again.run(Selection(), write=True).rows > 0
+        except (Killed, LakewardError):
+            pass
+        finally:
+            self.replaying -= 1
+
     def finish(self) -> None:
         while self._late.waiting:
             self._late.step(self.chance)
@@ -364,9 +433,8 @@ class History:
         self._live(Until(caught_up=True))
 
     def _live(self, until: Until) -> None:
-        flush = FlushPolicy(self.chance.choice([0.0, 0.5, 5.0]), self.chance.randint(1, 40), 1 << 30)
         clock, decoder = Time(self), Registry(self)
-        lanes = {n: Lane(Writer(n, table, self), decoder, LaneSettings(flush)) for n, table in self.tables.items()}
+        lanes = {name: self._lane(name, decoder, clock) for name in self.tables}
         settings = PipelineSettings(
             "p", ("t", "u"), StartPolicy(on_lost=Lost.EARLIEST), Patience(0.01, 0.1, FOREVER), drain_s=FOREVER
         )
@@ -386,7 +454,7 @@ class History:
     # The oracle.
 
     def told(self, table: Table) -> list[str]:
-        """What the stream held in the offsets that the table's entry says are in, whatever wrote it."""
+        """What the stream held in the offsets that the table's entry says are in, poison too, whatever wrote it."""
         entry = table.entry
         if entry is None:
             return []
@@ -397,6 +465,33 @@ class History:
                 assert len(values) == end - start
                 rows += [value.decode() for value in values if value is not None and value != HOLE]
         return rows
+
+    def letters_of(self, name: str) -> tuple[list[str], list[str]]:
+        """What the dead letters of a table say that count: those that wait, and those that are rows."""
+        entry, rows = self.tables[name].entry, self.letters[name].rows
+        confirmed: dict[str, list[Confirmed]] = {}
+        for row in rows:
+            if row["kind"] == "confirmed":
+                confirmed.setdefault(row["batch"], []).append(Confirmed(row["line"], row["number"]))
+
+        def counting(kind: str) -> list[dict[str, Any]]:
+            every = [row for row in rows if row["kind"] == kind]
+            here = entry and [
+                r for r in every if entry.letters.count(r["batch"], entry.number, confirmed.get(r["batch"], ()))
+            ]
+            self.happened[f"void {kind}"] += len(here or ()) < len(every)
+            return here or []
+
+        places = {(r["topic"], r["partition"], r["offset"], r["letter"]) for r in counting("replay")}
+        told: tuple[list[str], list[str]] = [], []
+        for row in counting("letter"):
+            place = (row["topic"], row["partition"], row["offset"], row["batch"])
+            told[place in places].append(row["value"].decode())
+        return told
+
+    def book(self, name: str) -> Book:
+        """The same as the product reads it."""
+        return read(MemoryLetters(name, self.letters[name]), Owner("p", name), self.tables[name].entry)
 
     @staticmethod
     def _stretches(table: Table, partition: Partition, end: int) -> Iterable[tuple[str | None, int, int]]:

@@ -28,6 +28,8 @@ def play(seed: int) -> History:
     history.finish()
     check(history)
     for name, table in history.tables.items():
+        book = history.book(name)
+        assert (len(book.open), len(book.replayed)) == tuple(map(len, history.letters_of(name))), name
         if table.entry is None:  # nothing but tombstones: there is no table
             assert not table.rows
             continue
@@ -43,7 +45,12 @@ def check(history: History) -> None:
         for before, after in pairwise(entries):
             assert after is not None
             assert breaks(before, after) == [], name
-        assert sorted(table.rows) == sorted(history.told(table)), name
+        waiting, back = history.letters_of(name)
+        assert sorted(table.rows + waiting) == sorted(history.told(table)), name
+        assert {row for row in table.rows if row.startswith("!!")} == set(back), name
+        if table.entry is not None:
+            account = table.entry.account
+            assert (account.letters, account.rows) == (len(waiting), len(table.rows)), name
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -65,5 +72,6 @@ def test_a_history_is_the_same_each_time() -> None:
 def test_histories_contain_what_they_are_for() -> None:
     happened = {what for seed in range(40) for what in play(seed).happened}
     wanted = {"killed", "late", "lost answer", "no answer", "rival", "refused", "revoked", "registry away", "expired"}
-    wanted |= {"created again", "rolled back", "partition added", "given up"}
+    wanted |= {"created again", "rolled back", "partition added", "given up", "replayed", "rival replay"}
+    wanted |= {"void letter", "void replay", "rolled back while letters come back"}
     assert wanted <= happened, wanted - happened

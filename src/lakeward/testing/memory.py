@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from lakeward.admission import Admission
+from lakeward.dead_letters.rows import SCHEMA
 from lakeward.errors import PositionError, UndecidedError
-from lakeward.ledger import LedgerEntry, Standing, next_entry
+from lakeward.ledger import LedgerEntry, Standing, next_entry, outdated
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Refused, Staged, Totals
 from lakeward.positions import Bounds, Partition, Position, Witness
 from lakeward.records import Blobs, Decoded, DecodedPart, Polled, RawBatch, Reject
@@ -167,8 +169,10 @@ class MemoryTable:
 
     def __init__(self) -> None:
         self.exists = False
-        self.rows: list[str] = []
+        self.rows: list[Any] = []
         self.entry: LedgerEntry | None = None
+        self.highest = 0
+        """The highest number that an entry ever had here, whatever was rolled back since."""
         self.commits: list[Batch] = []
         self.shelf: dict[str, bytes] = {}
         self.lock = threading.Lock()
@@ -202,7 +206,7 @@ class MemoryTarget:
 
     def find(self) -> Found:
         """See `Target.find`."""
-        return Found(self.table.exists, self.table.entry)
+        return Found(self.table.exists, self.table.entry, highest=self.table.highest)
 
     def create(self, schema: pa.Schema) -> None:
         """See `Target.create`."""
@@ -224,11 +228,14 @@ class MemoryTarget:
             before, table = self.table.entry, self.table
             batch = staged.batch
             standing = Standing.of(batch.claim, before, batch.accepted, batch.sources, batch.known)
+            if outdated(before, batch, table.highest):
+                return Refused(before, covered=False, reason="the plan is outdated")
             if standing != Standing.EXTENDS:
                 return Refused(before, standing == Standing.COVERED, "positions differ")
             held = len(table.rows)
             table.rows.extend(staged.files)
-            table.entry = next_entry(before, table="memory", batch=staged.batch)
+            table.entry = next_entry(before, table="memory", batch=staged.batch, highest=table.highest)
+            table.highest = table.entry.number
             table.exists = True
             table.commits.append(staged.batch)
             number = table.entry.number
@@ -252,3 +259,19 @@ class MemoryTarget:
     def maintain(self, *, leads: bool = True) -> None:
         """See `Target.maintain`; there is no house to keep."""
         del leads
+
+
+class MemoryLetters(MemoryTarget):
+    """One handle to a dead-letter table in memory; its rows are mappings."""
+
+    def stage(self, batch: Batch) -> Staged:
+        """See `Target.stage`."""
+        rows = [row for part in batch.parts for row in part.to_pylist()]
+        return Staged(batch, rows, len(rows), 0)
+
+    def rows(self, columns: Sequence[str], only: tuple[str, Collection[str]] | None = None) -> pa.Table | None:
+        """See `lakeward.dead_letters.book.Shelf`."""
+        if not self.table.exists:
+            return None
+        found = [row for row in self.table.rows if only is None or row[only[0]] in only[1]]
+        return pa.Table.from_pylist(found, SCHEMA).select(list(columns))
