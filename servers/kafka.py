@@ -53,6 +53,7 @@ num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 log.cleaner.threads=1
+log.cleaner.backoff.ms=200
 controller.quorum.election.timeout.ms=100
 controller.quorum.fetch.timeout.ms=500
 """

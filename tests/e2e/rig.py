@@ -325,6 +325,12 @@ class Feed:
         """Send the next ``count`` trades, and wait until the broker has them."""
         self._send(self._market.trades(count))
 
+    def spread(self, servers: str, partitions: int) -> None:
+        """From now on, send to so many partitions; the topic has them already."""
+        self._producer.flush()
+        self._producer = producer_of(servers, {"linger.ms": 2, "log_level": 0})  # the old one knows fewer
+        self._partitions = partitions
+
     def quotes(self, count: int) -> None:
         self._send(self._market.quotes(count))
 
