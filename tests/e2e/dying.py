@@ -3,6 +3,9 @@
 Each run is a fork of a process that has everything imported. A run that died, or stopped with an error, is started
 again (and hit once more, at another call), until one ends well; that one compares the table with what was sent.
 
+A kind may end in ``:letters``: then some messages cannot become rows; or in ``:replay``: then the run that is hit is
+not the pipeline's, but the one that brings those letters back.
+
 Prints one JSON document: how many runs were hit, which operations they were hit at, and what was wrong.
 """
 
@@ -13,6 +16,7 @@ import json
 import os
 import random
 import resource
+import secrets
 import shutil
 import sys
 import tempfile
@@ -20,21 +24,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyiceberg.catalog.sql  # noqa: F401 -- before the forks
 import requests
 import structlog
+from pyiceberg.catalog import Catalog
 
 from lakeward.batching import FlushPolicy
 from lakeward.clock import SystemClock
+from lakeward.dead_letters.book import read
+from lakeward.dead_letters.box import Letterbox
+from lakeward.dead_letters.replay import Replay, Selection
+from lakeward.dead_letters.rows import PLACE, Owner
 from lakeward.errors import LakewardError
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Partition
-from lakeward.records import Polled
+from lakeward.records import Blobs, Decoded, Polled, RawBatch
 from lakeward.retrying import Patience
 from lakeward.sinks.iceberg.catalog import open_catalog
 from lakeward.sinks.iceberg.history import audit, history
@@ -44,8 +53,11 @@ from lakeward.testing.lake import rows_of
 from lakeward.testing.memory import MemorySource, TextDecoder
 
 PARTITIONS, BATCH = 2, 12
+REPLAYED = sys.argv[1:2] != [] and sys.argv[1].endswith(":replay")
+LETTERED = REPLAYED or (sys.argv[1:2] != [] and sys.argv[1].endswith(":letters"))
 DIED, FAILED = 137, 3
-TABLE = ("shop", "orders")
+TABLE, LETTERS = ("shop", "orders"), ("shop", "orders__dead_letters")
+OWNER = Owner("test", "shop.orders")
 WRITES = frozenset({"create_namespace", "create_table", "commit_table"})
 FAULTS: Mapping[str, tuple[Callable[[], Fault], frozenset[str]]] = {
     # Before a call is also after the one before it; only a file can be there in half.
@@ -64,7 +76,7 @@ class Nth(Plan):
 
     def __init__(self, number: int, kind: str, hits: int) -> None:
         super().__init__()
-        make, self._operations = FAULTS[kind]
+        make, self._operations = FAULTS[kind.partition(":")[0]]
         self._number, self._fault, self._hits = number, make(), hits
         self._total = 0
         self._counting = threading.Lock()
@@ -115,27 +127,63 @@ def stream(folder: Path, plan: Plan, messages: int) -> None:
     """Run until the first ``messages`` of each partition are committed."""
     source = Patient(step=6)
     for number in range(PARTITIONS):
-        source.append("orders", number, [f"{number}-{i}".encode() for i in range(messages)])
-    catalog = faulty(open_catalog(properties(folder)), plan)
-    lane = Lane(
-        IcebergTarget(catalog, TargetSettings("test", TABLE, keep_ms=1), Hurrying(), random.Random(1)),
-        TextDecoder(),
-        LaneSettings(FlushPolicy(3600, BATCH, 1 << 30), {"partition": "partition", "offset": "offset"}),
-    )
+        source.append("orders", number, [text(number, i).encode() for i in range(messages)])
+    lane = lane_of(folder, plan, TextDecoder())
     settings = PipelineSettings("test", ("orders",), patience=Patience(0.001, 0.01, 5.0))
     pipeline = Pipeline(settings, source, lambda _topic: [lane], SystemClock(), random.Random())
     pipeline.run(Until(caught_up=True))
+
+
+class Mended(TextDecoder):
+    """Makes a row of what was poison."""
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        values = [value.removeprefix(b"!") for i in range(len(raw)) if (value := raw.values.get(i)) is not None]
+        return super().decode(replace(raw, values=Blobs.of(values)))
+
+
+def replay(folder: Path, plan: Plan, _messages: int) -> None:
+    """Bring the letters back."""
+    lane = lane_of(folder, plan, Mended())
+    assert lane.letterbox is not None
+    shelf = target_of(open_catalog(properties(folder)), LETTERS)
+    again = Replay(lane, lane.letterbox, shelf, lambda _: True, SystemClock(), lambda: secrets.token_hex(8))
+    again.run(Selection(), write=True)
+
+
+def lane_of(folder: Path, plan: Plan, decoder: TextDecoder) -> Lane:
+    catalog = faulty(open_catalog(properties(folder)), plan)
+    return Lane(
+        target_of(catalog, TABLE),
+        decoder,
+        LaneSettings(FlushPolicy(3600, BATCH, 1 << 30), {"partition": "partition", "offset": "offset"}),
+        Letterbox(target_of(catalog, LETTERS), OWNER, 1.0, SystemClock()),
+    )
+
+
+def target_of(catalog: Catalog, name: tuple[str, str]) -> IcebergTarget:
+    return IcebergTarget(catalog, TargetSettings("test", name, keep_ms=1), Hurrying(), random.Random(1))
+
+
+def text(number: int, i: int) -> str:
+    return f"!{number}-{i}" if LETTERED and i % 4 == 1 else f"{number}-{i}"
 
 
 def check(folder: Path, messages: int) -> None:
     """Raise unless the table is exact, its positions are the ends, and its ledger is contiguous."""
     catalog = open_catalog(properties(folder))
     table = catalog.load_table(TABLE)
-    sent = Counter((f"{p}-{i}", p, i) for p in range(PARTITIONS) for i in range(messages))
-    held = rows_of(table)
+    sent = Counter((text(p, i).removeprefix("!"), p, i) for p in range(PARTITIONS) for i in range(messages))
+    entry = target_of(catalog, TABLE).find().entry
+    book = read(target_of(catalog, LETTERS), OWNER, entry)
+    waiting = Counter((f"{p}-{i}", p, i) for p, i in zip(*(book.open[c].to_pylist() for c in PLACE[1:]), strict=True))
+    held = rows_of(table) + waiting
     if held != sent:
         raise AssertionError(f"{(sent - held).total()} missing, {(held - sent).total()} extra")
-    entry = IcebergTarget(catalog, TargetSettings("test", TABLE), SystemClock(), random.Random(1)).find().entry
+    if entry is not None and entry.account.letters != waiting.total():
+        raise AssertionError(f"{waiting.total()} letters wait, the account says {entry.account.letters}")
+    if REPLAYED and waiting:
+        raise AssertionError(f"{waiting.total()} letters still wait")
     ends = {Partition("orders", number): messages for number in range(PARTITIONS)}
     if entry is None or {partition: at.next for partition, at in entry.positions.items()} != ends:
         raise AssertionError("the positions are not the ends")
@@ -180,7 +228,7 @@ class Trial:
         lake, template = self.folder / "lake", self.folder / "template"
         lake.mkdir()
         if self.before:
-            self._run(lake, Plan(), self.before)
+            forked(functools.partial(stream, lake, Plan(), self.before))
         shutil.copytree(lake, template)
         number = 0
         while True:
@@ -210,7 +258,7 @@ class Trial:
         return bool(operations)
 
     def _run(self, lake: Path, plan: Plan, messages: int) -> int:
-        return forked(functools.partial(stream, lake, plan, messages))
+        return forked(functools.partial(replay if REPLAYED else stream, lake, plan, messages))
 
 
 def main(kind: str, before: int, after: int, seed: int) -> dict[str, Any]:

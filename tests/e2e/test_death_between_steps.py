@@ -13,6 +13,8 @@ import pytest
 
 FIRST = (0, 12)
 """Messages a partition before and after: the run that creates namespace and table."""
+LETTERED, BROUGHT_BACK = (6, 12), (12, 12)
+"""The same with records that cannot become rows; and the run that brings them back."""
 LATER = (66, 84)
 """A run on a table with some history, so that each commit also expires a snapshot and deletes files."""
 
@@ -35,6 +37,26 @@ def test_death_before_every_call(messages: tuple[int, int]) -> None:
     assert deaths > 15
     expected = {FIRST: {"create_namespace", "create_table"}, LATER: {"read", "delete"}}[messages]
     assert set(found["operations"]) >= {"load_table", "write", "commit_table"} | expected
+
+
+def test_death_before_every_call_while_letters_are_set_aside() -> None:
+    found = run("die:letters", LETTERED)
+    assert found["problems"] == []
+    assert found["ends"].pop("137") > 10
+    assert found["ends"] == {"0": 1}
+
+
+@pytest.mark.parametrize("kind", ["die", "lose", "twice"])
+def test_a_fault_at_every_call_while_letters_are_brought_back(kind: str) -> None:
+    found = run(f"{kind}:replay", BROUGHT_BACK)
+    assert found["problems"] == []
+    assert sum(found["operations"].values()) > 2
+
+
+def test_answers_that_are_lost_while_letters_are_set_aside() -> None:
+    found = run("lose:letters", LETTERED)
+    assert found["problems"] == []
+    assert set(found["ends"]) <= {"0", "3"}
 
 
 def test_death_with_a_file_half_written() -> None:
