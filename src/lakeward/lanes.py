@@ -115,8 +115,8 @@ class Lane:
                 raise PositionError(
                     f"{partition} is not the log that {self.name} was fed from: "
                     f"the record at offset {witness.offset} is not the one that was read there",
-                    "It was truncated and written again. Compare the table with the topic before choosing where to "
-                    "continue.",
+                    "It was truncated and written again. Compare the table with the topic; `lakeward rollback` or "
+                    "`lakeward seek` chooses where to continue.",
                 )
 
     def decode(self, raw: RawBatch) -> Decoded:

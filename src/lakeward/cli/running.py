@@ -6,22 +6,26 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+import structlog
 
 from lakeward.cli.membership import here, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
-from lakeward.errors import LakewardError
+from lakeward.errors import LakewardError, PositionError
 
 if TYPE_CHECKING:
     from lakeward.config import Config
     from lakeward.observability.progress import Progress
-    from lakeward.pipeline import Until
+    from lakeward.pipeline import Pipeline, Until
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
     clock = SystemClock()
     chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
     name = None if extras.instance else take(config.group_id, here())  # held until the process ends
+    choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
     last: list[Progress] = []
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:
 
@@ -53,18 +58,45 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
             last[:] = [progress]
             show(progress)
 
-        choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
-        pipeline = Assembly(config, clock, chance, choices).pipeline(observe)
-        with _signals(pipeline.stop):
-            try:
-                pipeline.run(until)
-            except LakewardError as error:
-                if not pipeline.hangs:
-                    raise
-                print_error(error, as_json=as_json)
-                sys.stdout.flush()
-                os._exit(error.exit_code)  # the interpreter would wait for the request that hangs
+        def pipeline() -> Pipeline:
+            return Assembly(config, clock, chance, choices).pipeline(observe)
+
+        kafka = config.source.kafka
+        may_lose = kafka is not None and kafka.on_lost_positions != "stop"
+        _run_through(pipeline, until, may_lose=may_lose, as_json=as_json)
     _last_word(config.name, last[-1], as_json=as_json)
+
+
+def _run_through(make: Callable[[], Pipeline], until: Until, *, may_lose: bool, as_json: bool) -> None:
+    """Run; where positions are lost on the way and ``may_lose``, begin anew: a start gives them up, and says so."""
+    stopped, told = threading.Event(), ""
+    running = [make()]
+
+    def stop() -> None:
+        stopped.set()
+        running[0].stop()
+
+    with _signals(stop):
+        while True:
+            try:
+                running[0].run(until)
+            except LakewardError as error:
+                pipeline, lost = running[0], isinstance(error, PositionError) and may_lose and error.what != told
+                if not lost or stopped.is_set() or pipeline.hangs:
+                    if not pipeline.hangs:
+                        raise
+                    print_error(error, as_json=as_json)
+                    sys.stdout.flush()
+                    os._exit(error.exit_code)  # the interpreter would wait for the request that hangs
+                told = error.what
+                log.warning("lost positions are given up", error=told)
+            else:
+                return
+            if until.messages is not None:
+                until = replace(until, messages=until.messages - running[0].taken)
+            running[0] = make()
+            if stopped.is_set():
+                running[0].stop()
 
 
 def _nobody(_progress: Progress) -> None:

@@ -155,7 +155,7 @@ def _checked(raw: RawBatch, partition: Partition, run: Run) -> RawBatch:
                     f"{partition} is not the log that the table was fed from: the record at offset {witness.offset} "
                     f"is not the one that was read there (timestamp {found.timestamp}, then {witness.timestamp})",
                     "It was truncated and written again, or this is another cluster. Check bootstrap_servers, then "
-                    "compare the table with the topic before choosing where to continue.",
+                    "compare the table with the topic; `lakeward rollback` or `lakeward seek` says where to continue.",
                 )
         run.witness = None
     return raw.select(np.flatnonzero(~mine | (raw.offset >= max(run.at, run.next))))
