@@ -1,6 +1,7 @@
 """Plays seeds again: ``python -m tests.simulation SEED…`` (or FIRST-LAST), and counts what happened.
 
 Of a single seed it tells everything, line by line, with the simulated time and who it was.
+``python -m tests.simulation protections`` prints the table in docs/guarantee.md.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import traceback
 from collections import Counter
 
 from tests.simulation.history import play
+from tests.simulation.protections import as_table
 
 
 def main(arguments: list[str]) -> int:
+    if arguments == ["protections"]:
+        print(as_table(), end="")  # noqa: T201
+        return 0
     failed = []
     happened: Counter[str] = Counter()
     tell = len(arguments) == 1 and arguments[0].isdigit()

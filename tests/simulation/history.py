@@ -13,16 +13,17 @@ import pyarrow as pa
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.types import StringType
 from tests.simulation.lake import Lake, Name
-from tests.simulation.oracle import Oracle
+from tests.simulation.oracle import Oracle, WrongTableError
 from tests.simulation.strands import Process
 from tests.simulation.stream import Group, Log, Member
 from tests.simulation.world import FAR, Climate, Clock, World, conditions
 
 from lakeward.batching import FlushPolicy
-from lakeward.errors import Directive, LakewardError, OperatorError, UndecidedError
+from lakeward.errors import Directive, LakewardError, OperatorError, UndecidedError, UnreachableError
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Partition
+from lakeward.records import Decoded, RawBatch
 from lakeward.retrying import Patience
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.starts import Edge, StartPolicy
@@ -32,6 +33,21 @@ PIPELINE, OTHER = "p", "q"
 PATIENCE = Patience(0.05, 1.0, FAR)
 END_S = 600.0
 """How long the last worker may take, in simulated seconds, when nothing goes wrong any more."""
+
+
+class Registry(TextDecoder):
+    """A decoder whose schema registry is away now and then."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    def decode(self, raw: RawBatch) -> Decoded:
+        if len(raw):
+            self._world.travel(self._process)
+            if self._world.sometimes(self._world.climate.registry, "registry away"):
+                raise UnreachableError("the registry is away", "Wait.")
+        return super().decode(raw)
 
 
 class Worker:
@@ -45,9 +61,10 @@ class Worker:
         self.history = history
         self.topics = topics
         self.name = pipeline
-        self.member = Member(history.groups[pipeline], self.process)
+        self.member = Member(history.groups[pipeline], self.process, history.oracle.acked)
         self.pipeline: Pipeline | None = None
         self.ended = False
+        self.error: LakewardError | None = None
         history.world.strands.start(self.process, self._live)
 
     def _live(self) -> None:
@@ -60,9 +77,9 @@ class Worker:
 
     def _run(self) -> None:
         history, chance = self.history, self.history.world.chance
-        flush = FlushPolicy(chance.choice((0.05, 0.5, 2.0)), chance.choice((3, 8, 40)), 1 << 30)
+        flush = FlushPolicy(chance.choice(history.climate.flush_s), chance.choice((3, 8, 40)), 1 << 30)
         clock = Clock(history.world, self.process)
-        catalog, decoder = history.lake.catalog(self.process), TextDecoder()
+        catalog, decoder = history.lake.catalog(self.process), Registry(history.world, self.process)
         tables = {name for topic in self.topics for name in history.feeds[topic]}
         lanes = {
             name: Lane(
@@ -90,9 +107,11 @@ class Worker:
         try:
             self.pipeline.run(Until())
         except LakewardError as error:
-            if error.directive is not Directive.RETRY and not isinstance(error, UndecidedError):
+            self.error = error
+            if error.directive is Directive.RETRY:
+                history.world.happened[f"ended: {type(error).__name__}"] += 1
+            elif not history.scripted:
                 raise
-            history.world.happened[f"ended: {type(error).__name__}"] += 1
 
 
 class History:
@@ -116,6 +135,8 @@ class History:
             self.groups[OTHER] = Group(world, {Partition("u", 0): Log()})
         self.oracle = Oracle(self)
         self.workers: list[Worker] = []
+        self.scripted = False
+        """A script looks after workers that stop and ask for an operator."""
         self._count = 0
         self._operators = 0
 
@@ -333,7 +354,8 @@ class History:
             world.deliver()
             if not world.held and self.oracle.complete() and not self._busy():
                 break
-            assert world.strands.now < deadline, f"not caught up: {self.oracle.missing()}"
+            if world.strands.now > deadline:
+                raise WrongTableError(f"not written: {self.oracle.missing()}")
             assert all(not worker.ended for worker in last), "a worker has ended"
             world.strands.sleep(1.0)
         for worker in list(self.workers):
@@ -353,17 +375,16 @@ class History:
 def play(
     seed: int,
     climate: Climate | None = None,
-    prepare: Callable[[History], None] | None = None,
+    script: Callable[[History], None] = History.live,
     *,
     tell: bool = False,
 ) -> History:
-    """Play one history; raise where a table is not what it has to be. ``prepare`` may change it before it begins."""
+    """Play one history; raise where a table is not what it has to be. ``script``: what is done to the world."""
     history = History(seed, climate or Climate(), tell=tell)
-    if prepare is not None:
-        prepare(history)
+    history.scripted = script is not History.live
     with conditions(history.world):
         try:
-            history.world.strands.run(history.live)
+            history.world.strands.run(lambda: script(history))
             history.oracle.final()
         except BaseException as error:
             error.add_note(f"again: python -m tests.simulation {seed}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from tests.simulation.lake import Name
 from tests.simulation.stream import HOLE
+
+from lakeward.positions import Partition, Position
 
 if TYPE_CHECKING:
     from tests.simulation.history import History
@@ -28,6 +31,7 @@ class Oracle:
     def __init__(self, history: History) -> None:
         self._history = history
         self.rewound = False
+        self._acked: dict[Partition, int] = {}
 
     def _tables(self) -> list[Table]:
         catalog = self._history.lake.catalog(None)
@@ -72,6 +76,20 @@ class Oracle:
             ours = any(entry_of(snapshot, pipeline) is not None for pipeline in self._history.groups)
             if ours and snapshot.timestamp_ms < parent.timestamp_ms:
                 raise WrongTableError(f"{table.name()}: time goes back")
+
+    def acked(self, positions: Mapping[Partition, Position]) -> None:
+        """Nobody says that rows are safe before they are in every table that they belong to (PROTOCOL I7)."""
+        history = self._history
+        if self.rewound:
+            return
+        for partition, at in positions.items():
+            self._acked[partition] = max(at.next, self._acked.get(partition, 0))
+        for partition, offset in self._acked.items():
+            pipeline = next(p for p, topics in history.topics.items() if partition.topic in topics)
+            for name in history.feeds[partition.topic]:
+                known = self.positions(history.lake.tables[name][0], pipeline) if name in history.lake.tables else {}
+                if (there := known.get(partition, 0)) < offset:
+                    raise WrongTableError(f"{partition} is acked up to {offset}, {name} stands at {there}")
 
     def read(self, table: Table) -> Counter[str]:
         """The rows at the head, by value."""

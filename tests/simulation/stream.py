@@ -42,6 +42,7 @@ class Group:
         self.logs = logs
         self.members: list[Member] = []
         self.owner: dict[Partition, Member | None] = dict.fromkeys(logs)
+        self.ids: dict[str, str | None] = {}
         self.begun = False
         """Whether anybody has begun to read."""
 
@@ -79,7 +80,7 @@ class Group:
     def move(self, partition: Partition, to: Member) -> None:
         """Give ``partition`` to ``to``: the one before is told first, later, or hears of it only when it wakes up."""
         world, before = self.world, self.owner[partition]
-        if before is to and not world.sometimes(0.3, "given back"):
+        if before is to and not world.sometimes(world.climate.given_back, "given back"):
             return
         self.owner[partition] = to
         give = Notice(world.strands.now, given=True, partition=partition)
@@ -121,13 +122,13 @@ class Group:
 class Member:
     """One worker's source. What it hands over goes through the real `Runs`."""
 
-    def __init__(self, group: Group, process: Process) -> None:
+    def __init__(self, group: Group, process: Process, heard: Callable[[Mapping[Partition, Position]], None]) -> None:
+        self._heard = heard
         self.group = group
         self.process = process
         self.inbox: list[Notice] = []
         self.mine: set[Partition] = set()
         self.mute = False
-        self.acked: dict[Partition, int] = {}
         self._runs = Runs()
         self._fetch: dict[Partition, int] = {}
         self._told: dict[Partition, int] = {}
@@ -228,13 +229,13 @@ class Member:
         return dict.fromkeys(partitions, 0)
 
     def identities(self, topics: Iterable[str]) -> Mapping[str, str | None]:
-        return {topic: f"id-{topic}" for topic in topics}
+        return {topic: self.group.ids.get(topic, f"id-{topic}") for topic in topics}
 
     def ends(self) -> Mapping[Partition, int]:
         return {p: len(self.group.logs[p].values) for p in self.mine}
 
     def ack(self, positions: Mapping[Partition, Position]) -> None:
-        self.acked.update({p: at.next for p, at in positions.items()})
+        self._heard(positions)
         self.group.world.travel(self.process)
 
     def close(self) -> None:

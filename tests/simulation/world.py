@@ -38,6 +38,7 @@ class Climate:
     events: tuple[int, int] = (2, 8)
     delay: float = 0.25
     fail: float = 0.03
+    registry: float = 0.03
     commit: dict[str, float] = field(
         default_factory=lambda: {
             "fine": 12.0, "no answer": 1.0, "lost answer": 1.0, "held": 1.0, "held and lost": 0.4,
@@ -52,7 +53,9 @@ class Climate:
             "rollback": 0.5, "schema changed": 0.2,
         }
     )  # fmt: skip
+    flush_s: tuple[float, ...] = (0.05, 0.5, 2.0)
     zombie: float = 0.5
+    given_back: float = 0.3
     held_s: float = 6.0
     latest: float = 0.15
     pipelines: float = 0.15
