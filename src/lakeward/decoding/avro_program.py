@@ -232,7 +232,7 @@ class _Writer:
             case Decimal():
                 read = self.decimal(node, scope, path)
             case Array(items):
-                read = self.repeated(node, (Field("", "", items),), scope, f"{path}[]")
+                read = self.repeated(node, (Field("", f"{path}[]", items),), scope, path)
             case Map(values):
                 read = self.map(node, values, scope, path)
             case Union():
@@ -290,10 +290,10 @@ class _Writer:
         least = sum(smallest(part.type) for part in parts)
         self.smallest.append(least)
         k = len(self.smallest) - 1
-        check = self.check(path.removesuffix("[]").removesuffix("{}"))
+        check = self.check(path)
         items, code = [], ""
         for part in parts:
-            column, reading = self.value(part.type, k, path + part.name)
+            column, reading = self.value(part.type, k, part.path)
             items.append(column)
             code += reading
         loop = (
@@ -317,8 +317,9 @@ class _Writer:
         return Column(node, scope, (offsets,), tuple(items)), code
 
     def map(self, node: Map, values: Node, scope: int, path: str) -> tuple[Column, str]:
-        parts = (Field("", "", Scalar("string")), Field("", "", values))
-        column, code = self.repeated(node, parts, scope, f"{path}{{}}")
+        inside = f"{path}{{}}"
+        parts = (Field("", inside, Scalar("string")), Field("", inside, values))
+        column, code = self.repeated(node, parts, scope, path)
         (offsets,), key = column.slots, column.children[0]
         table = self.slot(Slot("u4", key.scope, width=4))
         first, last = f"U(a{offsets}[{_item(scope)}])", f"c{key.scope}"
