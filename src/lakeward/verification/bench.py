@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lakeward.engine import Engine, quoted
 from lakeward.positions import Partition, Span
 from lakeward.sinks.iceberg.inspection import Inspection
+from lakeward.verification.names import CurrentNames
 from lakeward.verification.verdict import SHOWN
 
 MEMORY = "1GB"
@@ -79,6 +80,7 @@ class Bench:
 
     def __init__(self, engine: Engine, inspection: Inspection, topics: Sequence[str], folder: Path) -> None:
         self._view = quoted(inspection.table)
+        self._current = CurrentNames(inspection.table)
         self._topics = list(topics)
         self._names = [field.name for field in inspection.table.schema().fields]
         self._columns = [f"c{k}" for k in range(len(self._names))]
@@ -131,7 +133,8 @@ class Bench:
         Raises:
             NotComparableError: a column that the table lacks, or whose values would change in the table's type.
         """
-        unknown = [name for name in rows.column_names if name not in self._names]
+        rows = self._current.given(rows)
+        unknown = [f.name for f in rows.schema if f.name not in self._names and not pa.types.is_null(f.type)]
         if unknown:
             raise NotComparableError(f"the records have a field that the table does not have: {unknown[0]}")
         count = len(rows)
