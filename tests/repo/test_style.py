@@ -43,6 +43,7 @@ LEAVES = {
     "retrying",
     "metadata_columns",
     "pipeline",
+    "scheduling",
     "seeking",
     "watching",
 }

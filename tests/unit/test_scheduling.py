@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward.batching import FlushPolicy
@@ -80,6 +80,7 @@ def test_no_more_is_handed_over_than_the_threads_can_have_in_hand() -> None:
     assert names(scheduling.next(lanes, now=20.0)) == ["2"]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 12), st.integers(1, 3), st.integers(20, 60))
 def test_a_table_that_is_always_full_does_not_starve_the_others(tables: int, committers: int, turns: int) -> None:
     slow = [lane(f"slow {number}", at=0.0, interval=0.0) for number in range(tables)]
