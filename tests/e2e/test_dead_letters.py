@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,92 @@ def test_bad_records_cost_themselves_and_are_rows_after_the_fix_and_a_replay(mar
     market.good.trades(100)
     site.catch_up()
     assert site.differs(TABLE, market.all_sent).exact
+
+
+def test_a_flood_stops_the_pipeline_before_it_and_nothing_of_it_is_passed(market: Market) -> None:
+    site = market.site
+    site.document["dead_letters"] = {"max_rate": 0.01}
+    site.document["source"]["kafka"]["poll_records"] = 100
+    site.save()
+    market.good.trades(2_000)
+    market.bad.trades(5)
+    site.catch_up()
+    before = site.positions(TABLE)
+    market.bad.trades(500)
+    stopped = site.run("run", "--until-caught-up")
+    assert stopped.code == 4
+    assert "more than max_rate 0.01 lets pass" in stopped.err
+    assert "unknown-schema-id" in stopped.err
+    told = market.letters()
+    assert told["count"] <= 15
+    assert sum(site.positions(TABLE).values()) - sum(before.values()) == told["count"] - 5
+    market.mend()
+    site.catch_up()
+    assert site.run("dead-letters", "replay").code == 0
+    assert site.differs(TABLE, market.all_sent).exact
+    market.verified()
+
+
+def test_letters_alone_make_no_table(market: Market) -> None:
+    site = market.site
+    site.document["tables"][0]["topics"] = ["others"]
+    site.save()
+    Feed(market.servers, "others", 1, market.schema_id + 1, seed=3).trades(5)
+    ended = site.run("run", "--until-caught-up")
+    assert ended.code == 4
+    assert "none of the 5 records that were read can become its first row" in ended.err
+    assert not site.catalog().table_exists(LETTERS)
+    market.registry.register("others-value", TRADE)
+    site.catch_up()
+    assert site.held(TABLE).num_rows == 0
+    assert market.letters()["count"] == 5
+
+
+def test_a_table_that_is_rolled_back_below_its_letters_reads_them_again(market: Market) -> None:
+    site = market.site
+    market.good.trades(300)
+    site.catch_up()
+    first = site.run("history", TABLE, "--json").document["commits"][0]["snapshot_id"]
+    running = site.start("run")
+    market.bad.trades(20)
+    market.good.trades(100)
+    running.until_committed(100)
+    running.until(lambda: market.letters()["count"] == 20, "letters were set aside")
+    done = site.run("rollback", TABLE, "--to", str(first), "--yes")
+    assert done.code == 0, done.err
+    running.until(
+        lambda: market.letters()["count"] == 20 and market.letters()["void"] == 20, "they are set aside again"
+    )
+    running.kill()
+    market.mend()
+    last = site.run("history", TABLE, "--json").document["commits"][0]["snapshot_id"]
+    assert site.run("dead-letters", "replay").code == 0
+    assert site.differs(TABLE, market.all_sent).exact
+    site.catalog().load_table(TABLE).manage_snapshots().rollback_to_snapshot(last).commit()
+    assert market.letters()["count"] == 20, "another tool undid the replay"
+    assert site.run("dead-letters", "replay", TABLE).code == 0
+    assert site.differs(TABLE, market.all_sent).exact
+    market.verified()
+
+
+def test_kills_and_replays_beside_a_stream_with_one_bad_record_in_twenty(market: Market) -> None:
+    site = market.site
+    for _ in range(4):
+        running = site.start("run")
+        market.good.trades(190)
+        market.bad.trades(10)
+        running.until_event("dead letters")
+        running.kill()
+    market.mend()
+    running = site.start("run")
+    replays = [site.start("dead-letters", "replay") for _ in range(2)]
+    market.good.trades(200)
+    assert [replay.wait().code for replay in replays] == [0, 0]
+    running.until(lambda: site.held(TABLE).num_rows >= 960, "all was written")
+    running.signal(signal.SIGTERM)
+    assert running.wait().code == 0
+    assert site.run("dead-letters", "replay").code == 0
+    assert site.differs(TABLE, market.all_sent).exact
+    market.verified()
+    counted = site.run("query", f"SELECT count(*) AS n FROM {LETTERS} WHERE kind = 'letter'", "--json")
+    assert counted.document[0]["n"] >= market.letters("--replayed")["count"]

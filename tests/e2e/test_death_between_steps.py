@@ -50,7 +50,7 @@ def test_death_before_every_call_while_letters_are_set_aside() -> None:
 def test_a_fault_at_every_call_while_letters_are_brought_back(kind: str) -> None:
     found = run(f"{kind}:replay", BROUGHT_BACK)
     assert found["problems"] == []
-    assert sum(found["operations"].values()) > 2
+    assert sum(found["operations"].values()) >= 2
 
 
 def test_answers_that_are_lost_while_letters_are_set_aside() -> None:

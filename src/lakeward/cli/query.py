@@ -18,12 +18,12 @@ from lakeward.errors import ConfigurationError
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @json_option
 def command(words: tuple[str, ...], *, as_csv: bool, as_json: bool) -> None:
-    """Run one SELECT over the tables of FILE (default: lakeward.yaml). Tables go by their own names.
+    """Run one SELECT over the tables of FILE (default: lakeward.yaml) and their dead letters. Tables go by their names.
 
     \b
     lakeward query "SELECT symbol, count(*) FROM market_data.trades GROUP BY symbol"
     """  # noqa: D301 - click's mark for lines to keep
-    from lakeward.cli.tables import quiet_assembly, targets  # noqa: PLC0415 - the help does without
+    from lakeward.cli.tables import fed, quiet_assembly  # noqa: PLC0415 - the help does without
     from lakeward.engine import Engine  # noqa: PLC0415
 
     if len(words) > 2:
@@ -31,9 +31,10 @@ def command(words: tuple[str, ...], *, as_csv: bool, as_json: bool) -> None:
     file, sql = (DEFAULT_FILE, words[0]) if len(words) == 1 else words
     with quiet_assembly(read(Path(file))) as assembly:
         engine = Engine(assembly.config.catalog_properties())
-        for target in targets(assembly):
-            if (table := target.load()) is not None:
-                engine.add(table)
+        for settings, target in fed(assembly):
+            for one in (target, assembly.letters(settings, target.name)):
+                if (table := one.load()) is not None:
+                    engine.add(table)
         columns, rows = engine.rows(sql)
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
