@@ -1,0 +1,63 @@
+"""``lakeward maintain`` and the compaction that runs beside the stream."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.e2e.rig import TRADE, TRADES_TABLE, CommandLine, Feed, Site, Stream, configuration
+
+from lakeward.testing.broker import EmbeddedBroker
+from lakeward.testing.registry import EmbeddedRegistry
+
+TABLE = "market_data.trades"
+
+
+def test_a_writer_that_is_killed_while_it_compacts_loses_and_doubles_nothing(
+    broker: EmbeddedBroker, registry: EmbeddedRegistry, command_line: CommandLine, tmp_path: Path
+) -> None:
+    broker.create("trades", 2)
+    feed = Feed(broker.bootstrap_servers, "trades", 2, registry.register("trades-value", TRADE))
+    document = configuration(broker.bootstrap_servers, registry.url, [TRADES_TABLE], interval="50ms")
+    document["source"]["kafka"]["group_id"] = "${GROUP:-last}"
+    site = Site(tmp_path, command_line, document)
+    with Stream(feed):
+        for number in range(3):
+            writer = site.start("run", env={"GROUP": f"g{number}"})
+            writer.until_event("compacted")
+            writer.kill()
+    site.catch_up()
+    difference = site.differs(TABLE, feed.sent)
+    assert difference.exact, difference
+    assert site.breaks(TABLE) == []
+    assert any(record.operation == "replace" for record in site.history(TABLE))
+    site.verified()
+
+
+def test_maintain_merges_what_is_left_and_finds_what_a_killed_writer_staged(
+    broker: EmbeddedBroker, registry: EmbeddedRegistry, command_line: CommandLine, tmp_path: Path
+) -> None:
+    broker.create("trades", 1)
+    feed = Feed(broker.bootstrap_servers, "trades", 1, registry.register("trades-value", TRADE))
+    document = configuration(broker.bootstrap_servers, registry.url, [TRADES_TABLE])
+    document["sink"]["iceberg"]["compaction"] = False
+    site = Site(tmp_path, command_line, document)
+    for _ in range(3):
+        feed.trades(50)
+        site.catch_up()
+    stray = next((tmp_path / "warehouse").rglob("*.parquet")).with_name("left-behind.parquet")
+    stray.write_bytes(b"staged by a writer that died")
+    os.utime(stray, (stray.stat().st_mtime - 200_000,) * 2)
+    partitions = len({at.date() for at in site.held(TABLE)["exchange_timestamp"].to_pylist()})
+    (table,) = site.run("maintain", "--json").document["tables"]
+    assert table["files_merged"] == 3 * partitions
+    assert table["files"] == partitions
+    assert (table["orphans"], table["orphans_deleted"]) == (1, 0)
+    assert stray.exists()
+    told = site.run("maintain", "--delete-orphans")
+    assert told.code == 0
+    assert not stray.exists()
+    difference = site.differs(TABLE, feed.sent)
+    assert difference.exact, difference
+    assert site.run("maintain", "--older-than", "1h").code == 2
+    site.verified()
