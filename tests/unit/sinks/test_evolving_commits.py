@@ -322,6 +322,12 @@ def test_a_table_is_made_for_all_rows_of_the_first_batch(lake: Lake) -> None:
     assert [row["y"] for row in held(lake)] == [1, 1, 2, 2, 3, 3]
 
 
+def test_a_table_that_is_made_before_its_first_row_knows_what_its_columns_were_called(lake: Lake) -> None:
+    lake.target().create(rows(0, new__was__old=long(1)).parts[0].schema)
+    landed(commit(lake.target(), rows(0, old=short(3))))
+    assert held(lake) == [{"n": 0, "new": 3}, {"n": 1, "new": 3}]
+
+
 def test_rows_that_fitted_one_by_one_fit_together_whatever_their_aliases_say(lake: Lake) -> None:
     target = lake.target()
     commit(target, rows(0, y=long(1)))

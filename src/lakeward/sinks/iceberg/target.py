@@ -11,13 +11,19 @@ from typing import Any
 import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchNamespaceError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.expressions import AlwaysTrue, In, Reference
 from pyiceberg.expressions.literals import literal
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
+from pyiceberg.table.update import AssertCurrentSchemaId, AssertTableUUID
 from sqlalchemy.exc import IntegrityError
 
 from lakeward.admission import Outlook, SchemaChanges
@@ -28,7 +34,7 @@ from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
-from lakeward.sinks.iceberg.evolution import Growth, Shape, iceberg_schema
+from lakeward.sinks.iceberg.evolution import Growth, Shape, grow, iceberg_schema
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
@@ -165,14 +171,33 @@ class IcebergTarget:
             SchemaMismatchError: the layout names a column that ``schema`` does not have.
             PermissionDeniedError: namespace or table may not be created. OperatorError: no namespace to create it in.
         """
-        self._create(iceberg_schema(schema))
+        if self._create(iceberg_schema(schema)):
+            self._keep_names(self._handle.look(), schema)
 
-    def _create(self, columns: Schema) -> None:
-        if self._handle.load() is not None:
+    def _keep_names(self, table: Table, schema: pa.Schema) -> None:
+        """Note what columns were called before: the first rows may be those of an older writer."""
+        metadata = table.metadata
+        growth = grow(shape_of(metadata), schema)
+        if growth.changes or not growth.shape.former:
             return
+        asserts = (
+            AssertTableUUID(uuid=metadata.table_uuid),
+            AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
+        )
+        with translated(f"creating {self.name}", self._handle.address):
+            try:
+                self._handle.send(table, asserts, evolution(metadata, growth).updates)
+            except CommitFailedException:
+                log.info("already changed", table=self.name)
+
+    def _create(self, columns: Schema) -> bool:
+        """Whether the table was made here; its columns are ``columns`` then."""
+        if self._handle.load() is not None:
+            return False
         spec, order = partition_spec(self.settings.layout, columns), sort_order(self.settings.layout, columns)
         properties = {**TABLE_DEFAULTS, **self.settings.properties}
         catalog, namespace = self._handle.catalog, self.settings.table[:-1]
+        made = False
         try:
             with translated(f"creating {self.name}", self._handle.address):
                 if not catalog.namespace_exists(namespace):
@@ -180,6 +205,7 @@ class IcebergTarget:
                 catalog.create_table(
                     self.settings.table, columns, partition_spec=spec, sort_order=order, properties=properties
                 )
+            made = True
             log.info("created", table=self.name, columns=len(columns.fields))
         except TableAlreadyExistsError:
             log.info("already created", table=self.name)
@@ -189,6 +215,7 @@ class IcebergTarget:
                 "Create it in the catalog, then start again.",
             ) from error
         self._handle.look()
+        return made
 
     @property
     def outlook(self) -> Outlook:
