@@ -458,7 +458,7 @@ def plain(array: Any) -> list[Any]:
         pairs = list(zip(plain(array.keys), plain(array.items), strict=True))
         offsets = array.offsets.to_pylist()
         return [pairs[offsets[i] : offsets[i + 1]] if ok else None for i, ok in enumerate(valid(array))]
-    if pa.types.is_list(array.type):
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         items, offsets = plain(array.values), array.offsets.to_pylist()
         return [items[offsets[i] : offsets[i + 1]] if ok else None for i, ok in enumerate(valid(array))]
     if pa.types.is_timestamp(array.type) or pa.types.is_time64(array.type):

@@ -16,7 +16,7 @@ from lakeward.decoding.avro_registered import CODES, UNKNOWN, Refusal, record_of
 from lakeward.decoding.avro_shape import ReadShape, Shape
 from lakeward.decoding.avro_types import recursive
 from lakeward.decoding.code_cache import CodeCache
-from lakeward.decoding.registry import RegistryClient
+from lakeward.decoding.registry import MOST_ID, RegistryClient
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
 
 NDInt = NDArray[np.int64]
@@ -63,7 +63,8 @@ class AvroDecoder:
         for schema_id, index in _by_schema(framed):
             shape = self._shape(schema_id)
             if isinstance(shape, Refusal):
-                rejects += [Reject(i, shape.code, shape.reason, schema_id) for i in index.tolist()]
+                told = schema_id if schema_id <= MOST_ID else None
+                rejects += [Reject(i, shape.code, shape.reason, told) for i in index.tolist()]
             else:
                 shape.decode(values, index, schema_id, parts, rejects)
         return Decoded(parts, sorted(rejects, key=lambda reject: reject.index), framed.skipped)

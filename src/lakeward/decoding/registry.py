@@ -24,6 +24,8 @@ BUSY = frozenset({408, 425, 429})
 NO_URL = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 REMEMBERED_UNKNOWN = 10_000
 AVRO = "AVRO"
+MOST_ID = 2**31 - 1
+"""Registries count in signed numbers of 32 bits, and some answer a larger one as they answer a wrong address."""
 MOST_REFERENCES = 1_000
 """A schema may refer to so many others, theirs included."""
 
@@ -102,7 +104,7 @@ class RegistryClient:
             ConfigurationError: this address is no Schema Registry.
         """
         known = self._schemas.get(schema_id)
-        if known is not None:
+        if known is not None or schema_id > MOST_ID:
             return known
         now = self._clock.monotonic()
         if now < self._unknown.get(schema_id, now):

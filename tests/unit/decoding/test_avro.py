@@ -254,6 +254,18 @@ def test_each_writer_schema_of_a_batch_gets_its_own_part(
     assert decoded.skipped.tolist() == [4]
 
 
+def test_an_id_that_no_registry_gives_is_not_asked_for(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, trade_id: int
+) -> None:
+    good = written(TRADE, trade_id, trade())
+    flipped = good[:1] + bytes([good[1] ^ 0x80]) + good[2:]
+    registry.requests.clear()
+    decoded = decoder.decode(batch([flipped, good]))
+    assert [(r.index, r.code, r.schema_id) for r in decoded.rejects] == [(0, "unknown-schema-id", None)]
+    assert decoded.parts[0].index.tolist() == [1]
+    assert not [request for request in registry.requests if str(2**31 + trade_id) in request]
+
+
 def test_schemas_of_one_shape_share_one_program(
     decoder: AvroDecoder, registry: EmbeddedRegistry, trade_id: int
 ) -> None:
