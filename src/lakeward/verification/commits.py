@@ -21,6 +21,7 @@ class Kind(StrEnum):
     LIBRARY = "library"
     PIPELINE = "another pipeline"
     FOREIGN = "foreign"
+    COMPACTION = "compaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ def sort_out(inspection: Inspection) -> Commits:
 def _kind(deed: Deed, pipeline: str) -> Kind:
     if deed.kind is Author.FOREIGN:
         return Kind.FOREIGN
+    if deed.kind is Author.COMPACTION:
+        return Kind.COMPACTION
     if deed.kind is Author.LIBRARY:
         return Kind.LIBRARY
     return Kind.STREAM if deed.kind is Author.ROLLBACK or deed.name == pipeline else Kind.PIPELINE
@@ -126,6 +129,7 @@ def audit_others(commits: Commits, findings: Findings) -> None:
         (Kind.FOREIGN, "foreign"),
         (Kind.PIPELINE, "pipelines"),
         (Kind.LIBRARY, "library"),
+        (Kind.COMPACTION, "compaction"),
     ):
         groups: dict[tuple[str, str], list[Commit]] = {}
         for commit in commits.all:
@@ -136,9 +140,11 @@ def audit_others(commits: Commits, findings: Findings) -> None:
             texts = [_told(*key, some, named=kind in {Kind.FOREIGN, Kind.PIPELINE}) for key, some in groups.items()]
             findings.say(topic, "; ".join(texts), **figures)
     for commit in commits.all:
-        if commit.kind is Kind.FOREIGN and commit.record.operation == "replace" and commit.change:
+        rewrites = commit.kind is Kind.COMPACTION or commit.kind is Kind.FOREIGN
+        if rewrites and commit.record.operation == "replace" and commit.change:
+            who = "lakeward" if commit.kind is Kind.COMPACTION else commit.deed.name or "another program"
             findings.problems.append(
-                f"snapshot {commit.record.snapshot_id}: a replace by {commit.deed.name or 'another program'} "
+                f"snapshot {commit.record.snapshot_id}: a replace by {who} "
                 f"changed the table by {commit.change:+,} rows; it should only rewrite them"
             )
 

@@ -11,6 +11,7 @@ from lakeward.errors import LedgerError
 from lakeward.ledger import KEY_PREFIX, LedgerEntry, decode
 from lakeward.positions import Partition
 from lakeward.sinks.iceberg.history import Record
+from lakeward.sinks.iceberg.replacement import COMPACTION
 from lakeward.sinks.iceberg.rollback import UNDOES
 
 Entries = Mapping[str, LedgerEntry]
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     LIBRARY = "library"
     ROLLBACK = "rollback"
     SEEK = "seek"
+    COMPACTION = "compaction"
     FOREIGN = "foreign"
 
 
@@ -56,7 +58,9 @@ def deeds(records: Sequence[Record], pipeline: str) -> list[Deed]:
         before = stands.get(record.parent_id, {})
         stands[record.snapshot_id] = {**before, **own}  # a foreign commit carries none: what was said still stands
         undone = record.summary.get(UNDOES)
-        if undone is None:
+        if COMPACTION in record.summary:
+            done.append(Deed(record, Kind.COMPACTION, None, ()))
+        elif undone is None:
             done.append(_deed(record, before, own))
         else:
             moves = _difference(stands.get(int(undone), {}).get(pipeline), own.get(pipeline))
