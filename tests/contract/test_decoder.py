@@ -36,8 +36,8 @@ class Format:
     """Messages that are no rows; none of them empty."""
 
 
-def avro(stack: ExitStack) -> Format:
-    fields = [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}]
+def avro(stack: ExitStack, *more: dict[str, Any]) -> Format:
+    fields = [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}, *more]
     schema: dict[str, Any] = {"type": "record", "name": "Order", "fields": fields}
     registry = stack.enter_context(EmbeddedRegistry())
     schema_id = registry.register(f"{TOPIC}-value", json.dumps(schema))
@@ -47,11 +47,16 @@ def avro(stack: ExitStack) -> Format:
 
     def good(number: int, name: str) -> bytes:
         stream = io.BytesIO()
-        fastavro.schemaless_writer(stream, schema, {"id": number, "name": name})
+        fastavro.schemaless_writer(stream, schema, {"id": number, "name": name, "more": []})
         return header + stream.getvalue()
 
     bad = [b"x", b"\1" + good(1, "a")[1:], good(1, "abc")[:-1], good(1, "abc") + b"x", header + b"\2\2\xff"]
     return Format(AvroDecoder(client, None), good, bad)
+
+
+def avro_inside_itself(stack: ExitStack) -> Format:
+    """Such records are read one by one."""
+    return avro(stack, {"name": "more", "type": {"type": "array", "items": "Order"}})
 
 
 def json_objects(_stack: ExitStack) -> Format:
@@ -62,7 +67,7 @@ def json_objects(_stack: ExitStack) -> Format:
     return Format(JsonDecoder({"id": "long", "name": "string"}), good, bad)
 
 
-FORMATS = {"avro": avro, "json": json_objects}
+FORMATS = {"avro": avro, "avro inside itself": avro_inside_itself, "json": json_objects}
 
 
 @pytest.fixture(scope="module", params=sorted(FORMATS))
