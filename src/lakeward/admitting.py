@@ -53,7 +53,7 @@ class Admitting:
         for part, verdict in zip(decoded.parts, verdicts, strict=True):
             unfit = self._unfit(verdict)
             if unfit is not None:
-                rejects += [Reject(int(index), *unfit) for index in part.index]
+                rejects += [Reject(int(index), *unfit, part.schema_id) for index in part.index]
             else:
                 parts += self._without_nulls(part, verdict, rejects)
         return replace(decoded, parts=parts, rejects=sorted(rejects, key=lambda reject: reject.index))
@@ -123,7 +123,7 @@ class Admitting:
             reason = f'the table requires "{".".join(required.path)}", and it is null'
             if self._policy is SchemaChanges.STOP:
                 raise SchemaMismatchError(f"records do not fit {self._target.name}: {reason}", _WAY_OUT)
-            rejects += [Reject(int(index), NULL, reason) for index in part.index[missing]]
+            rejects += [Reject(int(index), NULL, reason, part.schema_id) for index in part.index[missing]]
             fits &= ~missing
         if fits.all():
             return [part]

@@ -111,7 +111,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class DecodedPart:
-    """Rows that share one writer schema. ``index`` int64[rows]: which raw message each row came from, ascending."""
+    """Rows that share one writer schema. ``index`` int64[rows]: which raw message each row came from, ascending.
+
+    ``schema_id``: the writer schema's, where it has one.
+    """
 
     rows: pa.Table
     index: NDArray[np.int64]
@@ -142,3 +145,4 @@ class Trace:
     def of(raw: RawBatch, index: NDArray[np.int64]) -> Trace:
         """The trace of rows that came from the messages at ``index``; shares nothing with ``raw``."""
         return Trace(raw.topic, raw.partition[index], raw.offset[index], raw.timestamp[index])
+    schema_id: int | None = None

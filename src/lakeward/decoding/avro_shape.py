@@ -72,7 +72,7 @@ class Shape:
             rejects += self._rejects(run, place, schema_id)
         decoded = _joined(rows)
         if len(decoded):
-            parts.append(DecodedPart(pa.Table.from_batches(batches, self.schema), decoded))
+            parts.append(DecodedPart(pa.Table.from_batches(batches, self.schema), decoded, schema_id))
         return _joined(others)
 
     def _rejects(self, run: _Ran, place: NDInt, schema_id: int) -> Iterator[Reject]:
@@ -116,7 +116,8 @@ class ReadShape:
             columns = [
                 pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), self.schema, strict=True)
             ]
-            parts.append(DecodedPart(pa.Table.from_arrays(columns, schema=self.schema), np.array(read, np.int64)))
+            table = pa.Table.from_arrays(columns, schema=self.schema)
+            parts.append(DecodedPart(table, np.array(read, np.int64), schema_id))
         return np.array(others, np.int64)
 
 

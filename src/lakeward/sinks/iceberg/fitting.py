@@ -59,30 +59,28 @@ def grown(shape: Shape, parts: Sequence[pa.Table]) -> Growth:
     Raises:
         UnfitRowsError: there is none.
     """
-    filled = [part for part in parts if part.num_rows] or list(parts)
-    telling = sorted(filled, key=lambda part: -_names_told(part.schema))
+    groups: dict[bytes, list[pa.Table]] = {}
+    for part in [part for part in parts if part.num_rows] or parts:
+        groups.setdefault(part.schema.serialize().to_pybytes(), []).append(part)
+    arrived = list(groups.values())
+    telling = sorted(arrived, key=lambda group: -_names_told(group[0].schema))
     try:
         return _grown_in_order(shape, telling)
     except UnfitRowsError:  # in the order in which they were admitted, one by one, they fitted
-        return _grown_in_order(shape, filled)
+        return _grown_in_order(shape, arrived)
 
 
-def _grown_in_order(shape: Shape, parts: Sequence[pa.Table]) -> Growth:
+def _grown_in_order(shape: Shape, groups: Iterable[Sequence[pa.Table]]) -> Growth:
+    """``groups``: parts of one schema each."""
     changes: list[str] = []
-    fitting: set[bytes] = set()
-    for part in parts:
-        key = part.schema.serialize().to_pybytes()
-        if key in fitting:
-            continue
+    for group in groups:
 
-        def leaves_null(path: Path, rows: pa.Table = part) -> bool:
-            return bool(null_rows(rows, path).any())
+        def leaves_null(path: Path, parts: Sequence[pa.Table] = group) -> bool:
+            return any(null_rows(part, path).any() for part in parts)
 
-        growth = grow(shape, part.schema, leaves_null)
+        growth = grow(shape, group[0].schema, leaves_null)
         shape = growth.shape
         changes += growth.changes
-        if not growth.required:  # otherwise the next part of this schema may have nulls
-            fitting.add(key)
     return Growth(shape, tuple(changes))
 
 
