@@ -132,14 +132,16 @@ class Assembly:
     def kafka_settings(self) -> KafkaSettings:
         """What the source reads, and from where."""
         kafka = self._kafka
-        kinds = [kind for table in self.config.tables for kind in table.metadata_columns.values()]
+        tables = self.config.tables
+        kinds = [kind for table in tables for kind in table.metadata_columns.values()]
         return KafkaSettings(
             bootstrap_servers=kafka.bootstrap_servers,
             group_id=self.config.group_id,
             topics=tuple(dict.fromkeys(topic for table in self.config.tables for topic in table.topics or ())),
             patterns=tuple(table.topic_pattern for table in self.config.tables if table.topic_pattern),
             properties={**self.config.kafka_properties(), **self._membership},
-            headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds),
+            headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds)
+            or any(self.config.dead_letters_of(table, table.table).headers for table in tables),
             **({"poll_records": kafka.poll_records} if kafka.poll_records else {}),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +52,35 @@ class Blobs:
 
 
 @dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of ``n`` messages, kept as columns: a list of (name, value) is made only for a message looked at.
+
+    Shapes and types: message i has ``count[i]`` (int32[n]) headers from ``first[i]`` (int64[n]) in ``names`` and
+    ``values``, both Blobs of all headers.
+    """
+
+    first: NDArray[np.int64]
+    count: NDArray[np.int32]
+    names: Blobs
+    values: Blobs
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, i: int) -> list[tuple[str, bytes | None]]:
+        first = int(self.first[i])
+        places = range(first, first + int(self.count[i]))
+        return [((self.names.get(k) or b"").decode(errors="replace"), self.values.get(k)) for k in places]
+
+    def __iter__(self) -> Iterator[list[tuple[str, bytes | None]]]:
+        return (self[i] for i in range(len(self)))
+
+    def select(self, rows: NDArray[np.int64]) -> Headers:
+        """The headers of the messages at ``rows``, sharing the buffers."""
+        return Headers(self.first[rows], self.count[rows], self.names, self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class RawBatch:
     """Messages of one topic, in arrival order; within a partition offsets only grow.
 
@@ -66,13 +95,16 @@ class RawBatch:
     timestamp: NDArray[np.int64]
     keys: Blobs
     values: Blobs
-    headers: Sequence[Sequence[tuple[str, bytes | None]]] | None = None
+    headers: Sequence[Sequence[tuple[str, bytes | None]]] | Headers | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def select(self, rows: NDArray[np.int64]) -> RawBatch:
         """The messages at ``rows`` (indices, ascending), sharing the buffers."""
+        headers = self.headers
+        if headers is not None:
+            headers = headers.select(rows) if isinstance(headers, Headers) else [headers[i] for i in rows]
         return RawBatch(
             self.topic,
             self.partition[rows],
@@ -80,7 +112,7 @@ class RawBatch:
             self.timestamp[rows],
             self.keys.select(rows),
             self.values.select(rows),
-            None if self.headers is None else [self.headers[i] for i in rows],
+            headers,
         )
 
 
@@ -118,6 +150,7 @@ class DecodedPart:
 
     rows: pa.Table
     index: NDArray[np.int64]
+    schema_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +178,3 @@ class Trace:
     def of(raw: RawBatch, index: NDArray[np.int64]) -> Trace:
         """The trace of rows that came from the messages at ``index``; shares nothing with ``raw``."""
         return Trace(raw.topic, raw.partition[index], raw.offset[index], raw.timestamp[index])
-    schema_id: int | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from tests.e2e.rig import TRADE, TRADES_TABLE, CommandLine, Feed, Site, configuration
 
 from lakeward.testing.broker import EmbeddedBroker
+from lakeward.testing.producing import producer_of
 from lakeward.testing.registry import EmbeddedRegistry
 
 TABLE = "market_data.trades"
@@ -97,6 +100,42 @@ def test_bad_records_cost_themselves_and_are_rows_after_the_fix_and_a_replay(mar
     market.good.trades(100)
     site.catch_up()
     assert site.differs(TABLE, market.all_sent).exact
+
+
+def test_a_letter_is_shown_with_all_that_the_record_said(market: Market) -> None:
+    site = market.site
+    producer = producer_of(market.servers, {"log_level": 0})
+    value = b"\0" + struct.pack(">I", 4711) + b"\xff secret \n"
+    producer.produce(
+        "trades", value, b"key-1", 1, timestamp=1_769_853_600_000, headers=[("trace", b"\xfe"), ("none", None)]
+    )
+    producer.flush()
+    market.good.trades(10)
+    ended = site.catch_up()
+    assert "secret" not in ended.err
+    shown = site.run("dead-letters", "show", TABLE, "trades/1/0", "--json")
+    assert shown.code == 0, shown.err
+    (letter,) = shown.document
+    assert base64.b64decode(letter["value"]) == value
+    assert base64.b64decode(letter["key"]) == b"key-1"
+    assert [(h["name"], h["value"] and base64.b64decode(h["value"])) for h in letter["headers"]] == [
+        ("trace", b"\xfe"),
+        ("none", None),
+    ]
+    assert (letter["state"], letter["code"], letter["schema_id"]) == ("waits", "unknown-schema-id", 4711)
+    assert letter["timestamp"].startswith("2026-01-31 10:00:00")
+    text = site.run("dead-letters", "show", TABLE, "trades/1/0").out
+    assert "ff 20 73 65 63 72 65 74" in text
+    assert "trace: \\xfe" in text
+    for words, told in (
+        ((TABLE, "trades/1/1"), "there is no dead letter"),
+        ((TABLE, "trades"), "is no topic, partition"),
+        (("nobody.knows", "trades/1/0"), "feeds no table nobody.knows"),
+        ((), "are needed"),
+    ):
+        wrong = site.run("dead-letters", "show", *words)
+        assert wrong.code == 2
+        assert told in wrong.err
 
 
 def test_a_flood_stops_the_pipeline_before_it_and_nothing_of_it_is_passed(market: Market) -> None:

@@ -92,6 +92,8 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if value is None or value in ((), {}) or isinstance(value, BaseModel):
         return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if isinstance(value, timedelta):
         return f"`{format_interval(value)}`"
     return f"`{value}`"

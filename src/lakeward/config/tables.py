@@ -10,6 +10,7 @@ from pydantic import Field
 from lakeward.config.decoding import Decode
 from lakeward.config.scalars import (
     Count,
+    Flag,
     Interval,
     Items,
     LetterTable,
@@ -49,6 +50,11 @@ class DeadLetters(Section):
         default=0.1,
         description="Largest share of them among a table's last 1,000 records, or as many as one fetch brought: more "
         "stops the pipeline (exit code 4). 0: the first one stops it; 1: none does.",
+    )
+    headers: Flag = Field(
+        default=True,
+        description="Whether their headers are kept. To have them, the headers of all records are read, which costs "
+        "some throughput.",
     )
 
 

@@ -18,7 +18,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from lakeward.positions import Partition
-from lakeward.records import NULL, Blobs, RawBatch
+from lakeward.records import NULL, Blobs, Headers, RawBatch
 from lakeward.sources.kafka_intake import END, Event, Taken, event_of
 from lakeward.sources.librdkafka import Library, Message, handle_of, load
 
@@ -38,13 +38,22 @@ def _linked(name: str, result: types.Type, *arguments: types.Type) -> Any:
 
 _copy = _linked("lakeward_memcpy", types.uint64, types.uint64, types.uint64, types.uintp)
 _destroy = _linked("lakeward_message_destroy", types.void, types.uint64)
+_headers_of = _linked("lakeward_message_headers", types.int32, types.uint64, types.uint64)
+_header = _linked(
+    "lakeward_header_get_all", types.int32, types.uint64, types.uintp, types.uint64, types.uint64, types.uint64
+)
+_strlen = _linked("lakeward_strlen", types.uintp, types.uint64)
 _timestamp = _linked("lakeward_message_timestamp", types.int64, types.uint64, types.uint64)
 
 
 def _link(library: Library) -> None:
     """Say where the functions are; before anything compiled is loaded."""
-    memcpy = ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
-    llvmlite.binding.add_symbol("lakeward_memcpy", memcpy)
+    for name in ("memcpy", "strlen"):
+        llvmlite.binding.add_symbol(
+            f"lakeward_{name}", ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+        )
+    llvmlite.binding.add_symbol("lakeward_message_headers", library.address("rd_kafka_message_headers"))
+    llvmlite.binding.add_symbol("lakeward_header_get_all", library.address("rd_kafka_header_get_all"))
     llvmlite.binding.add_symbol("lakeward_message_destroy", library.address("rd_kafka_message_destroy"))
     llvmlite.binding.add_symbol("lakeward_message_timestamp", library.address("rd_kafka_message_timestamp"))
 
@@ -96,6 +105,52 @@ def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[
                 at += size
     for i in range(count):
         _destroy(pointers[i])
+
+
+@_compiled
+def _count_headers(count, pointers, heads, lists, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Find the messages' lists of headers and their lengths. Returns (headers, bytes of names, bytes of values)."""
+    headers, names, values = 0, np.uint64(0), np.uint64(0)
+    found = np.zeros(3, np.uint64)  # name, value, size
+    at, slots = found.ctypes.data, lists.ctypes.data
+    for i in range(count):
+        counts[i] = 0
+        if heads[i, 0] & _LOW != 0 or _headers_of(pointers[i], slots + 8 * i) != 0:
+            lists[i] = 0
+            continue
+        while _header(lists[i], np.uint64(counts[i]), at, at + 8, at + 16) == 0:
+            names += _strlen(found[0])
+            if found[1] != 0:
+                values += found[2]
+            counts[i] += 1
+        headers += counts[i]
+    return headers, names, values
+
+
+@_compiled
+def _move_headers(count, lists, counts, names, values, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
+    """Copy names (column 0) and values (column 1) of all headers into their buffers."""
+    found = np.zeros(3, np.uint64)
+    at = found.ctypes.data
+    which, name_at, value_at = 0, np.int64(0), np.int64(0)
+    for i in range(count):
+        for k in range(counts[i]):
+            _header(lists[i], np.uint64(k), at, at + 8, at + 16)
+            size = np.int64(_strlen(found[0]))
+            start[0, which], length[0, which] = name_at, size
+            if size:
+                _copy(names.ctypes.data + name_at, found[0], size)
+            name_at += size
+            start[1, which] = value_at
+            if found[1] == 0:
+                length[1, which] = NULL
+            else:
+                size = np.int64(found[2])
+                length[1, which] = size
+                if size:
+                    _copy(values.ctypes.data + value_at, found[1], size)
+                value_at += size
+            which += 1
 
 
 def native_intake(consumer: Consumer, client_id: str, *, headers: bool) -> NativeIntake | None:
@@ -181,7 +236,7 @@ class NativeIntake:
             if errors
             else []
         )
-        headers = self._headers_of(count, good) if self._headers else None
+        headers = self._headers_of(count, heads) if self._headers else None
         values, keys = np.empty(int(value_bytes), np.uint8), np.empty(int(key_bytes), np.uint8)
         start, length = np.empty((2, count), np.int64), np.empty((2, count), np.int32)
         _move(count, self._pointers, heads, values, keys, start, length)
@@ -204,19 +259,15 @@ class NativeIntake:
         place = Partition(topic, int(heads[i, 2] & _LOW)) if topic else None
         return Event(place, code, int(heads[i, 7].view(np.int64)), reason.decode(errors="replace"))
 
-    def _headers_of(self, count: int, good: NDArray[np.int64]) -> list[list[tuple[str, bytes | None]]]:
-        found: list[list[tuple[str, bytes | None]]] = [[] for _ in range(count)]
-        handle, name = ctypes.c_void_p(), ctypes.c_char_p()
-        value, size = ctypes.c_void_p(), ctypes.c_size_t()
-        for i in good.tolist():
-            if self._calls.rd_kafka_message_headers(int(self._pointers[i]), ctypes.byref(handle)):
-                continue
-            while not self._calls.rd_kafka_header_get_all(
-                handle, len(found[i]), ctypes.byref(name), ctypes.byref(value), ctypes.byref(size)
-            ):
-                content = ctypes.string_at(value.value, size.value) if value.value is not None else None
-                found[i].append(((name.value or b"").decode(), content))
-        return found
+    def _headers_of(self, count: int, heads: NDArray[np.uint64]) -> Headers:
+        lists, counts = np.empty(count, np.uint64), np.empty(count, np.int32)
+        total, name_bytes, value_bytes = _count_headers(count, self._pointers, heads, lists, counts)
+        names, values = np.empty(int(name_bytes), np.uint8), np.empty(int(value_bytes), np.uint8)
+        start, length = np.empty((2, total), np.int64), np.empty((2, total), np.int32)
+        if total:
+            _move_headers(count, lists, counts, names, values, start, length)
+        first = np.cumsum(counts, dtype=np.int64) - counts
+        return Headers(first, counts, Blobs(names, start[0], length[0]), Blobs(values, start[1], length[1]))
 
     def serve(self, timeout: float) -> Sequence[Event]:
         """See `Intake.serve`."""
