@@ -28,6 +28,18 @@ def allocate(program: Program, messages: int, size: int) -> list[NDArray[Any]]:
     return [_buffer(slot, items[slot.scope], size) for slot in program.slots]
 
 
+def growth(program: Program) -> int:
+    """How many bytes of buffers one byte of messages can need: a null of one byte stands for a whole value."""
+    needed = 1.0
+    for slot in program.slots:
+        least = program.smallest[slot.scope]
+        if slot.extent is not Extent.BYTES and least:
+            needed += np.dtype(slot.dtype).itemsize * slot.width / least
+        else:
+            needed += 1
+    return int(needed)
+
+
 def arrays(program: Program, buffers: Buffers, counts: NDArray[np.int64]) -> list[pa.Array]:
     """One array a top-level field, from what the program wrote; ``counts`` as it left them."""
     return [_array(column, buffers, counts) for column in program.columns]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lakeward.decoding import avro_native, avro_values, native
 from lakeward.decoding.avro_arrow import arrow_schema
-from lakeward.decoding.avro_columns import allocate, arrays
+from lakeward.decoding.avro_columns import allocate, arrays, growth
 from lakeward.decoding.avro_native import HEADER
 from lakeward.decoding.avro_program import Program, generate
 from lakeward.decoding.avro_reader import DamagedError, RecordReader
@@ -27,6 +27,8 @@ CHUNK_ROWS = 32_768
 CHUNK_BYTES = 16 << 20
 """Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits and
 the buffers stay in reach of the processor's caches."""
+CHUNK_MEMORY = 512 << 20
+"""Nor may their buffers be larger, where a few bytes can become many."""
 
 NDInt = NDArray[np.int64]
 
@@ -60,7 +62,8 @@ class Shape:
         """
         chosen = values if index is None else values.select(index)
         batches, rows, others = [], [], []
-        for low, high in _chunks(chosen.length):
+        most = min(CHUNK_BYTES, CHUNK_MEMORY // growth(self.program))
+        for low, high in _chunks(chosen.length, most):
             run = _run(self, Blobs(chosen.data, chosen.start[low:high], chosen.length[low:high]), schema_id)
             place = np.arange(low, high) if index is None else index[low:high]
             batches.append(pa.RecordBatch.from_arrays(run.arrays, schema=self.schema))
@@ -157,18 +160,18 @@ def _joined(pieces: list[NDInt]) -> NDInt:
     return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
 
 
-def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """Runs of messages within the bounds of a chunk, at least one message each."""
+def _chunks(length: NDArray[np.int32], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of messages of at most ``most`` bytes, at least one message each."""
     for low in range(0, len(length), CHUNK_ROWS):
         high = min(low + CHUNK_ROWS, len(length))
         sizes = length[low:high].astype(np.int64) + 1  # so that nulls (-1) count as nothing
-        if sizes.sum() <= CHUNK_BYTES:
+        if sizes.sum() <= most:
             yield low, high
             continue
         ends = np.cumsum(sizes)
         done = 0
         while done < high - low:
             before = int(ends[done - 1]) if done else 0
-            upto = max(done + 1, int(np.searchsorted(ends, before + CHUNK_BYTES, side="right")))
+            upto = max(done + 1, int(np.searchsorted(ends, before + most, side="right")))
             yield low + done, low + upto
             done = upto

@@ -322,6 +322,24 @@ def test_many_small_chunks_join_to_one_part(
     assert decoded.skipped.tolist() == [11]
 
 
+def test_values_that_are_much_larger_than_their_bytes_are_decoded_in_smaller_chunks(
+    decoder: AvroDecoder, registry: EmbeddedRegistry
+) -> None:
+    wide = {"type": "fixed", "name": "Wide", "size": 100_000}
+    schema = {
+        "type": "record",
+        "name": "R",
+        "fields": [{"name": "a", "type": {"type": "array", "items": ["null", wide]}}],
+    }
+    schema_id = registry.register("wide-items-value", json.dumps(schema))
+    nulls = framed(schema_id, zigzag(20) + bytes(20) + zigzag(0))
+    decoded = decoder.decode(batch([nulls] * 1_000))  # two gigabytes, if they were one chunk
+    column = decoded.parts[0].rows.column("a")
+    assert decoded.parts[0].index.tolist() == list(range(1_000))
+    assert column.num_chunks > 4
+    assert column.to_pylist() == [[None] * 20] * 1_000
+
+
 def test_bytes_after_the_last_field_are_rejected(decoder: AvroDecoder, trade_id: int) -> None:
     good = written(TRADE, trade_id, trade())
     decoded = decoder.decode(batch([good, good + b"\0", good]))
