@@ -11,6 +11,7 @@ from pathlib import Path
 from servers.kafka import Kafka, KafkaOptions
 
 from benchmarks.measuring import Feed, Run, baseline, lakeward
+from benchmarks.poison import figures, print_poison
 from benchmarks.report import compare, document, print_runs, save
 from benchmarks.topics import FORMATS, fill
 from lakeward.testing.registry import EmbeddedRegistry
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as name:
         runs = measure(Path(name), chosen.messages, chosen.formats.split(","), chosen.repeat)
     print_runs(runs)
-    print(f"\nsaved: {save(document(runs, chosen.messages), chosen.out)}")
+    poison = {name: figures(name, chosen.messages) for name in chosen.formats.split(",")}
+    print_poison(poison)
+    print(f"\nsaved: {save(document(runs, chosen.messages) | {'poison': poison}, chosen.out)}")
 
 
 def measure(folder: Path, messages: int, formats: Sequence[str], repeat: int) -> list[Run]:

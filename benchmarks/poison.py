@@ -8,15 +8,15 @@ end, of another format, empty.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import requests
 
 from benchmarks.topics import JSON_FIELDS, SCHEMA
+from lakeward.cli.output import print_table
 from lakeward.clock import SystemClock
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.json import JsonDecoder
@@ -104,13 +104,19 @@ def figures(kind: str, messages: int, repeat: int = 5) -> dict[str, float]:
     return found
 
 
+def print_poison(found: Mapping[str, Mapping[str, float]]) -> None:
+    """A line a kind, a column a share of bad records."""
+    head = ("DECODER, NS A MESSAGE", *(f"{rate:g} BAD" for rate in RATES))
+    print_table(head, [(kind, *(f"{value:,.0f}" for value in by_rate.values())) for kind, by_rate in found.items()])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the figures as JSON."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(prog="benchmarks.poison", description=__doc__)
     parser.add_argument("--kinds", default=",".join(KINDS), help="avro, json or both")
     parser.add_argument("--messages", type=int, default=1_000_000, help="messages decoded in each run")
     chosen = parser.parse_args(arguments)
-    print(json.dumps({kind: figures(kind, chosen.messages) for kind in chosen.kinds.split(",")}, indent=2))
+    print_poison({kind: figures(kind, chosen.messages) for kind in chosen.kinds.split(",")})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from benchmarks.__main__ import measure
+from benchmarks.poison import RATES, figures
 from benchmarks.report import compare, document, medians, save
 from servers.kafka import Kafka
 
@@ -22,3 +24,8 @@ def test_both_writers_write_every_message_and_the_result_can_be_kept_and_compare
     result = document(runs, 3000)
     assert save(result, tmp_path / "r.json").exists()
     assert any("lakeward avro" in line and "+0.0%" in line for line in compare(result, result))
+
+
+@pytest.mark.parametrize("kind", ["avro", "json"])
+def test_bad_messages_are_rejected_and_no_others(kind: str) -> None:
+    assert list(figures(kind, 2000, repeat=1)) == [f"{rate:g}" for rate in RATES]
