@@ -11,8 +11,9 @@ import requests
 from pyiceberg.exceptions import ForbiddenError
 
 from lakeward.errors import PermissionDeniedError, TableChangedError, UndecidedError
+from lakeward.letters import Confirmed, Lettering
 from lakeward.outcomes import CommitReceipt, Refused, Totals
-from lakeward.positions import Partition, Position, Span
+from lakeward.positions import Account, Partition, Position, Span
 from lakeward.testing.faults import Held, Plan, fail, lose, meanwhile, refuse, twice
 from lakeward.testing.lake import ORDERS, Lake, batch, commit, expected
 
@@ -290,3 +291,43 @@ def test_i5_two_pipelines_carry_each_others_entries(lake: Lake) -> None:
     assert found.others["orders"].claim == {ORDERS: Span(2, 4)}
     commit(other, batch(3, 1, partition=quotes))
     assert lake.breaks("orders") == lake.breaks("quotes") == []
+
+
+def test_d4_a_replay_lands_on_the_letters_that_it_was_planned_on_and_on_no_others(lake: Lake) -> None:
+    target = lake.target()
+    commit(target, batch(0, 5))
+    lettered = landed(commit(target, replace(batch(5, 3), lettering=Lettering())))
+    planned = Lettering(planned_on=lettered.entry.letters)
+    rows = replace(batch(8, 2), claim={}, upto={}, account=Account(0, 2, 0, -2), lettering=planned)
+    landed(commit(lake.target(), batch(8, 4)))
+    first = landed(commit(target, replace(rows, id="first")))
+    assert first.entry.letters.replays == 1
+    assert first.entry.positions == {ORDERS: Position(12)}
+    assert not refused(commit(lake.target(), replace(rows, id="second"))).covered
+    assert lake.rows().total() == 14
+    assert lake.breaks() == []
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "another tool's"])
+def test_d2_a_rollback_takes_letters_with_it_and_refuses_a_replay_that_did_not_know(
+    lake: Lake, *, foreign: bool
+) -> None:
+    target = lake.target()
+    kept = landed(commit(target, replace(batch(0, 5), lettering=Lettering())))
+    gone = landed(commit(target, replace(batch(5, 3), lettering=Lettering())))
+    noted = [Confirmed(kept.entry.letters.line, gone.entry.number)]
+    if foreign:
+        lake.table().manage_snapshots().rollback_to_snapshot(kept.snapshot_id).commit()
+    else:
+        target.roll_back(target.plan_rollback(kept.snapshot_id), "undo")
+    planned = Lettering(planned_on=gone.entry.letters)
+    late = replace(batch(5, 1), claim={}, upto={}, account=Account(0, 1, 0, -1), lettering=planned)
+    refused(commit(lake.target(), late))
+    found = target.find()
+    assert found.entry is not None
+    state = found.entry.letters.rewound(found.entry.number, found.highest)
+    again = replace(late, id="again", lettering=Lettering(planned_on=state))
+    after = landed(commit(target, again)).entry
+    assert after.letters.count(kept.commit, after.number, ())
+    assert not after.letters.count(gone.commit, after.number, noted)
+    assert lake.breaks() == []

@@ -6,6 +6,8 @@ import base64
 import json
 import signal
 import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 from tests.e2e.rig import TRADE, TRADES_TABLE, CommandLine, Feed, Site, configuration
 
 from lakeward.testing.broker import EmbeddedBroker
-from lakeward.testing.producing import producer_of
+from lakeward.testing.generators import Market as Trading
+from lakeward.testing.generators import avro_payloads
+from lakeward.testing.producing import produce, producer_of
 from lakeward.testing.registry import EmbeddedRegistry
 
 TABLE = "market_data.trades"
@@ -97,6 +101,8 @@ def test_bad_records_cost_themselves_and_are_rows_after_the_fix_and_a_replay(mar
     again = site.run("dead-letters", "replay")
     assert (again.code, again.out.strip()) == (0, "No dead letters.")
     assert market.verified()["letters"] == {"waiting": 0, "replayed": 7, "void": 0}
+    newest = site.run("history", TABLE, "--json").document["commits"][0]
+    assert newest["by"] == {"kind": "replay", "name": "market-data"}
     market.good.trades(100)
     site.catch_up()
     assert site.differs(TABLE, market.all_sent).exact
@@ -225,3 +231,40 @@ def test_kills_and_replays_beside_a_stream_with_one_bad_record_in_twenty(market:
     market.verified()
     counted = site.run("query", f"SELECT count(*) AS n FROM {LETTERS} WHERE kind = 'letter'", "--json")
     assert counted.document[0]["n"] >= market.letters("--replayed")["count"]
+
+
+DAMAGES: Sequence[Callable[[bytes], bytes]] = (
+    lambda value: value[:-3],
+    lambda value: value + b"\x00",
+    lambda value: b"\x01" + value[1:],
+    lambda value: value[:3],
+    lambda _: b"",
+    lambda _: b'{"symbol": "BHP"}',
+    lambda value: value[:5] + b"\xff" * 12 + value[5:],
+)
+
+
+def test_every_kind_of_damage_is_kept_byte_by_byte_over_kills(market: Market) -> None:
+    site = market.site
+    whole = avro_payloads(Trading(9).trades(60), market.schema_id)
+    bad = [damage(whole.get(i) or b"") for i in range(len(whole)) for damage in DAMAGES]
+    producer = producer_of(market.servers, {"log_level": 0})
+    for start in range(0, len(bad), 70):
+        running = site.start("run")
+        market.good.trades(500)
+        produce(producer, "trades", bad[start : start + 35], homes=[0] * 35)
+        market.good.trades(500)
+        produce(producer, "trades", bad[start + 35 : start + 70], homes=[1] * 35)
+        running.until_event("committed", 1)
+        running.kill()
+    site.catch_up()
+    assert site.differs(TABLE, market.good.sent).exact
+    assert market.letters("--limit", "0")["count"] == len(bad)
+    places = market.letters("--limit", "1000")["letters"]
+    held = {
+        (r["topic"], r["partition"], r["offset"]): r["value"] for r in site.scanned(LETTERS).to_pylist() if r["topic"]
+    }
+    assert Counter(held[p["topic"], p["partition"], p["offset"]] for p in places) == Counter(bad)
+    assert site.run("dead-letters", "replay", "--json").document["tables"][0]["rows"] == 0
+    assert sum(reason["letters"] for reason in market.letters()["reasons"]) == len(bad)
+    market.verified()

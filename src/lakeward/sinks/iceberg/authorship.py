@@ -27,6 +27,8 @@ class Kind(StrEnum):
     LIBRARY = "library"
     ROLLBACK = "rollback"
     SEEK = "seek"
+    REPLAY = "replay"
+    """Dead letters that came back as rows."""
     COMPACTION = "compaction"
     FOREIGN = "foreign"
 
@@ -80,6 +82,8 @@ def _deed(record: Record, before: Entries, own: Entries) -> Deed:
 
 
 def _kind(before: LedgerEntry | None, after: LedgerEntry) -> Kind:
+    if before is not None and after.letters.replays > before.letters.replays:
+        return Kind.REPLAY
     if not after.claim and (before.writers if before is not None else {}) != after.writers:
         return Kind.LIBRARY
     # A loss by `on_lost_positions` may come with records; one that an operator asked for comes alone.
