@@ -157,6 +157,25 @@ def test_c4_a_held_request_that_evolves_lands_once(lake: Lake, plan: Plan) -> No
     assert [schema.schema_id for schema in lake.table().metadata.schemas] == [0, 1]
 
 
+def test_c4_a_change_of_columns_rests_on_ids_that_others_may_have_given_and_taken_back(lake: Lake, plan: Plan) -> None:
+    target = lake.target(plan=plan)
+    commit(target, rows(0, z=short(1)))
+
+    def there_and_back() -> None:
+        table = lake.table()
+        with table.update_schema() as update:
+            update.add_column("theirs", LongType())
+        with table.update_schema() as update:
+            update.delete_column("theirs")
+
+    plan.next("commit_table", meanwhile(there_and_back))
+    landed(commit(target, rows(2, x=text("x"))))
+    metadata = lake.table().metadata
+    assert len({schema.schema_id for schema in metadata.schemas}) == len(metadata.schemas) == 3
+    assert lake.table().schema().find_field("x").field_id == 4
+    assert [row["x"] for row in held(lake)] == [None, None, "x", "x"]
+
+
 def test_c1_of_two_workers_that_add_a_column_each_the_loser_stages_again(lake: Lake, plan: Plan) -> None:
     one, other = lake.target(plan=plan), lake.target()
     commit(one, rows(0))

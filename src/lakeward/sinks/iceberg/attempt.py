@@ -70,6 +70,8 @@ class Attempt:
     entry: LedgerEntry
     schema_id: int
     spec_id: int
+    grows_from: tuple[int, int] | None = None
+    """The last field id and the highest schema id on which its change of columns rests; None where it changes none."""
 
     def stands(self, metadata: TableMetadata) -> bool:
         """Whether everything that it asserts still holds: then it may still land, and may be sent again (C4).
@@ -82,6 +84,7 @@ class Attempt:
             and metadata.current_schema_id == self.schema_id
             and metadata.default_spec_id == self.spec_id
             and metadata.last_sequence_number < (self.snapshot.sequence_number or 0)
+            and self.grows_from in {None, _ids_given(metadata)}
         )
 
     def is_dead(self, metadata: TableMetadata) -> bool:
@@ -94,6 +97,10 @@ class Attempt:
             other.sequence_number == self.snapshot.sequence_number and other.snapshot_id != self.snapshot.snapshot_id
             for other in metadata.snapshots
         )
+
+
+def _ids_given(metadata: TableMetadata) -> tuple[int, int]:
+    return metadata.last_column_id, max(schema.schema_id for schema in metadata.schemas)
 
 
 def time_of_next(metadata: TableMetadata, now_ms: int) -> int:
@@ -153,6 +160,7 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
         entry=entries.own,
         schema_id=base.current_schema_id,
         spec_id=metadata.default_spec_id,
+        grows_from=_ids_given(base) if change.requirements else None,
     )
 
 
