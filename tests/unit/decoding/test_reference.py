@@ -120,6 +120,42 @@ def test_avro_rows_are_those_of_the_fast_decoder(registry: EmbeddedRegistry, cli
     assert reference[0][2][0]["uuid"] == ROW["uuid"]
 
 
+def test_types_of_other_subjects_are_read_by_both(registry: EmbeddedRegistry, client: RegistryClient) -> None:
+    leg = {"type": "record", "name": "Leg", "fields": [{"name": "x", "type": ["int", "string", "null"]}]}
+    legs = {"type": "array", "items": "Leg"}
+    top = {"type": "record", "name": "Top", "fields": [{"name": "legs", "type": legs}, {"name": "one", "type": "Leg"}]}
+    registry.register("leg", json.dumps(leg))
+    to_leg = {"name": "Leg", "subject": "leg", "version": 1}
+    number = registry.store.register("top-value", {"schema": json.dumps(top), "references": [to_leg]}).id
+    payload = b"\0" + number.to_bytes(4, "big") + b"\4" + b"\0\6" + b"\2\2x" + b"\0" + b"\4"
+    reference = rows(avro_reference(client), [payload])
+    assert reference == rows(AvroDecoder(client, None), [payload])
+    legs_read = [{"x": {"int": 3, "string": None}}, {"x": {"int": None, "string": "x"}}]
+    assert reference[0][2] == [{"legs": legs_read, "one": {"x": None}}]
+
+
+def test_a_schema_that_cannot_be_used_is_the_same_reject_for_both(
+    registry: EmbeddedRegistry, client: RegistryClient
+) -> None:
+    foreign = registry.store.register("p-value", {"schema": "syntax", "schemaType": "PROTOBUF"}).id
+    wide = {"type": "bytes", "logicalType": "decimal", "precision": 39}
+    unfit = registry.register(
+        "w-value", json.dumps({"type": "record", "name": "W", "fields": [{"name": "a", "type": wide}]})
+    )
+    messages = [b"\0" + number.to_bytes(4, "big") + b"\0" for number in (foreign, unfit, 4711, 2**32 - 1)]
+    told = [
+        [(reject.index, reject.code, reject.reason) for reject in decoder.decode(batch(messages)).rejects]
+        for decoder in (avro_reference(client), AvroDecoder(client, None))
+    ]
+    assert told[0] == told[1]
+    assert [code for _, code, _ in told[0]] == [
+        "foreign-schema-type",
+        "unsupported-schema",
+        "unknown-schema-id",
+        "unknown-schema-id",
+    ]
+
+
 def test_a_moment_that_python_has_no_year_for_is_read(registry: EmbeddedRegistry, client: RegistryClient) -> None:
     stamp = {"type": "long", "logicalType": "timestamp-micros"}
     plain = {"type": "record", "name": "R", "fields": [{"name": "at", "type": "long"}]}
