@@ -195,6 +195,7 @@ class Assembly:
             pipeline=self.config.name,
             table=tuple(chosen.table.replace("/", ".").split(".")),
             keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+            rewriter=self._rewriter,
         )
         chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread
         self._letters[name] = IcebergTarget(self.catalog, settings, self._clock, chance)
