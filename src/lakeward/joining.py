@@ -123,8 +123,9 @@ class Joining:
         """Begin every waiting partition whose tables have all said where it continues; return those begun."""
         if not self.waiting or self._clock.monotonic() < self._not_before:
             return set()
-        asked = self._next_to_ask()
+        asked: dict[Lane, set[Partition]] = {}
         try:
+            asked = self._next_to_ask()
             self._ask(asked)
         except LakewardError as error:
             if error.directive is not Directive.RETRY:
@@ -132,7 +133,10 @@ class Joining:
             log.warning("trying again", what="finding positions", error=error.what, wait_s=RETRY_S)
             if self._mute.isdisjoint(asked):  # the brokers did not answer
                 self._mute.update(asked)
-        if self._mute and not self._next_to_ask():
+            waits = not asked  # a lane could not be made
+        else:
+            waits = not asked and bool(self._mute)
+        if waits:
             self._mute.clear()
             self._not_before = self._clock.monotonic() + RETRY_S
         ready = {p for p in self.waiting if self._settled(p)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+import pytest
 from tests.unit.loop_rig import Ends, Rig, bounded, texts, values
 
 from lakeward.batching import FlushPolicy
 from lakeward.errors import UnreachableError
 from lakeward.joining import ASKED_A_TURN, FEW
+from lakeward.lanes import Lane
 from lakeward.outcomes import Found, Staged
 from lakeward.pipeline import Pipeline, Until
 from lakeward.positions import Partition
@@ -79,6 +81,23 @@ def test_a_table_that_does_not_answer_holds_up_no_other() -> None:
     bounded(pipeline, Until())
     assert rig.tables[mute].rows == []
     bounded(rig.pipeline())
+    assert_exact(rig)
+
+
+def test_a_catalog_that_is_away_when_a_topic_is_first_seen_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lakeward.joining.RETRY_S", 0.01)
+    rig = many(["t000"])
+    rig.named = ()
+    pipeline = rig.pipeline()
+    make, away = pipeline._joining._lanes_for, iter((True,))
+
+    def lanes_for(topic: str) -> list[Lane]:
+        if next(away, False):
+            raise UnreachableError("away")
+        return make(topic)
+
+    pipeline._joining._lanes_for = lanes_for
+    bounded(pipeline)
     assert_exact(rig)
 
 
