@@ -23,10 +23,10 @@ from numba.core.dispatcher import Dispatcher
 
 from lakeward.decoding import avro_native, avro_program, avro_values, native
 from lakeward.decoding.avro_arrow import arrow_schema
-from lakeward.decoding.avro_program import generate
+from lakeward.decoding.avro_program import generate, programmable
 from lakeward.decoding.avro_reference import AvroReading
 from lakeward.decoding.avro_schema import parse
-from lakeward.decoding.avro_shape import ReadShape, Shape
+from lakeward.decoding.avro_shape import ReadShape, Shape, made_ready
 from lakeward.decoding.avro_text import TextWriter
 from lakeward.decoding.avro_types import (
     Array,
@@ -43,7 +43,6 @@ from lakeward.decoding.avro_types import (
     Scalar,
     Union,
     records,
-    recursive,
     walk,
 )
 from lakeward.decoding.code_cache import CodeCache
@@ -414,7 +413,7 @@ def interpreted(source: str) -> Any:
 
 def interpreted_shape(record: Record, wide: int) -> Shape | ReadShape:
     """The shape of a schema without compiling; ``wide``: from how many fields on a record is read by functions."""
-    if recursive(record):
+    if not programmable(record):
         return ReadShape.of(record)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avro_program, "WIDE", wide)
@@ -424,7 +423,7 @@ def interpreted_shape(record: Record, wide: int) -> Shape | ReadShape:
 
 def compiled_shape(record: Record) -> Shape | ReadShape:
     """The shape of a schema, as it is in use."""
-    return ReadShape.of(record) if recursive(record) else Shape.of(record, CodeCache(None))
+    return made_ready(record, CodeCache(None))
 
 
 @dataclass

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_native import HEADER
 from lakeward.decoding.avro_registered import CODES, UNKNOWN, Refusal, record_of, resolve
-from lakeward.decoding.avro_shape import ReadShape, Shape
-from lakeward.decoding.avro_types import recursive
+from lakeward.decoding.avro_shape import ReadShape, Shape, made_ready
 from lakeward.decoding.code_cache import CodeCache
 from lakeward.decoding.registry import MOST_ID, RegistryClient
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
@@ -91,7 +90,7 @@ class AvroDecoder:
                     self._shapes[schema_id] = found
                 return found
             _, record = found
-            self._shapes[schema_id] = ReadShape.of(record) if recursive(record) else Shape.of(record, self._code)
+            self._shapes[schema_id] = made_ready(record, self._code)
         return self._shapes[schema_id]
 
 

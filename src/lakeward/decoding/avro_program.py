@@ -28,6 +28,8 @@ from lakeward.decoding.avro_types import (
     Record,
     Scalar,
     Union,
+    loops,
+    recursive,
     smallest,
     walk,
 )
@@ -68,6 +70,8 @@ READERS = {
 WIDE = 24
 """A record with more fields is read by functions, one for each shape of field, which costs some speed and saves minutes
 of compiling."""
+MOST_LOOPS = 16
+"""So many arrays and maps may lie in one another: Python takes no more than twenty loops."""
 LINE = "\n"
 
 TEXTS = {"string": "string", "bytes": "binary", "uuid": "uuid"}
@@ -124,8 +128,13 @@ class Program:
     symbols: tuple[int, ...]
 
 
+def programmable(record: Record) -> bool:
+    """Whether there can be a program: no record holds itself, and not too many loops lie in one another."""
+    return not recursive(record) and loops(record) <= MOST_LOOPS
+
+
 def generate(record: Record) -> Program:
-    """Write the program that decodes messages of ``record``, in which no record holds itself."""
+    """Write the program that decodes messages of ``record``, which is `programmable`."""
     return _Writer().program(record)
 
 

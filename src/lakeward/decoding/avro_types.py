@@ -140,6 +140,11 @@ def recursive(node: Node) -> bool:
     return any(isinstance(inner, Itself) for inner in walk(node))
 
 
+def loops(node: Node) -> int:
+    """How many arrays and maps lie in one another."""
+    return isinstance(node, Array | Map) + max((loops(child) for child in children(node)), default=0)
+
+
 def nullable(node: Node) -> bool:
     """Whether a value of ``node`` can be null."""
     match node:

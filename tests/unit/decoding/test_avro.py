@@ -340,6 +340,20 @@ def test_values_that_are_much_larger_than_their_bytes_are_decoded_in_smaller_chu
     assert column.to_pylist() == [[None] * 20] * 1_000
 
 
+@pytest.mark.parametrize("levels", [16, 17, 60])
+def test_arrays_may_lie_deep_in_one_another(decoder: AvroDecoder, registry: EmbeddedRegistry, levels: int) -> None:
+    kind: Any = "int"
+    value: Any = 5
+    for _ in range(levels):
+        kind, value = {"type": "array", "items": kind}, [value]
+    schema = {"type": "record", "name": "Deep", "fields": [{"name": "a", "type": kind}]}
+    schema_id = registry.register(f"deep-{levels}-value", json.dumps(schema))
+    good = framed(schema_id, zigzag(1) * levels + zigzag(5) + zigzag(0) * levels)
+    decoded = decoder.decode(batch([good, good[:-1]]))
+    assert decoded.parts[0].rows.to_pylist() == [{"a": value}]
+    assert code_of(decoded) == (1, "truncated")
+
+
 def test_bytes_after_the_last_field_are_rejected(decoder: AvroDecoder, trade_id: int) -> None:
     good = written(TRADE, trade_id, trade())
     decoded = decoder.decode(batch([good, good + b"\0", good]))
