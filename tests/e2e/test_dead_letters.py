@@ -214,6 +214,7 @@ DAMAGES: Sequence[Callable[[bytes], bytes]] = (
     lambda value: value + b"\x00",
     lambda value: b"\x01" + value[1:],
     lambda value: value[:3],
+    lambda value: b"\0\xff\xff\xff\xff" + value[5:],
     lambda _: b"",
     lambda _: b'{"symbol": "BHP"}',
     lambda value: value[:5] + b"\xff" * 12 + value[5:],
@@ -225,12 +226,12 @@ def test_every_kind_of_damage_is_kept_byte_by_byte_over_kills(market: Market) ->
     whole = avro_payloads(Trading(9).trades(20), market.schema_id)
     bad = [damage(whole.get(i) or b"") for i in range(len(whole)) for damage in DAMAGES]
     producer = producer_of(market.servers, {"log_level": 0})
-    for start in range(0, len(bad), 70):
+    for start in range(0, len(bad), 80):
         running = site.start("run")
         market.good.trades(500)
-        produce(producer, "trades", bad[start : start + 35], homes=[0] * 35)
+        produce(producer, "trades", bad[start : start + 40], homes=[0] * 40)
         market.good.trades(500)
-        produce(producer, "trades", bad[start + 35 : start + 70], homes=[1] * 35)
+        produce(producer, "trades", bad[start + 40 : start + 80], homes=[1] * 40)
         running.until_event("committed", 1)
         running.kill()
     site.catch_up()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
+from lakeward.dead_letters import replay
 from lakeward.dead_letters.share import Share
 from lakeward.ledger import LedgerEntry, decode, encode, next_entry, outdated
 from lakeward.letters import Confirmed, Interval, Lettering, Letters
@@ -109,3 +111,11 @@ def test_d5_a_flood_is_more_than_the_share_of_the_last_thousand_records_or_of_a_
         assert not share.exceeded(*fetch)
         share.count(*fetch)
     assert share.exceeded(*fetches[-1]) is stops
+
+
+def test_letters_are_tried_in_portions_of_a_bounded_number_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "CHUNK", 3)
+    monkeypatch.setattr(replay, "CHUNK_BYTES", 100)
+    sizes = [10, 10, 10, 10, 500, 90, 20, 80, None, 1]
+    chunks = [chunk.column("bytes").to_pylist() for chunk in replay._chunks(pa.table({"bytes": sizes}))]
+    assert chunks == [[10, 10, 10], [10], [500], [90], [20, 80, None], [1]]

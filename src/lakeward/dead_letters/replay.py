@@ -25,8 +25,8 @@ from lakeward.records import Blobs, RawBatch, Reject
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-CHUNK = 50_000
-"""So many letters are tried at once, and brought back in one commit."""
+CHUNK, CHUNK_BYTES = 50_000, 64 << 20
+"""So many letters, of that many bytes, are tried at once, and brought back in one commit; a larger one by itself."""
 TRIES = 10
 
 Name = tuple[Any, ...]
@@ -172,9 +172,9 @@ class Replay:
     def _trials(self, letters: pa.Table) -> Iterator[Trial]:
         readable = letters.filter(self._read(letters))
         for topic in pc.unique(readable.column("topic")).to_pylist():
-            of_topic = readable.filter(pc.equal(readable.column("topic"), topic))
-            for start in range(0, len(of_topic), CHUNK):
-                yield self._try(topic, with_payload(self.shelf, of_topic.slice(start, CHUNK)))
+            of_topic = readable.filter(pc.equal(readable.column("topic"), topic)).sort_by("batch")
+            for chunk in _chunks(of_topic):
+                yield self._try(topic, with_payload(self.shelf, chunk))
 
     def _try(self, topic: str, letters: pa.Table) -> Trial:
         raw = _raw(topic, letters)
@@ -189,6 +189,17 @@ class Replay:
             rejects,
             len(decoded.skipped),
         )
+
+
+def _chunks(letters: pa.Table) -> Iterator[pa.Table]:
+    upto = np.cumsum(pc.fill_null(letters.column("bytes"), 0).to_numpy())
+    start = 0
+    while start < len(letters):
+        before = upto[start - 1] if start else 0
+        end = int(np.searchsorted(upto, before + CHUNK_BYTES, "right"))
+        end = min(max(end, start + 1), start + CHUNK)
+        yield letters.slice(start, end - start)
+        start = end
 
 
 def _names(letters: pa.Table) -> Iterator[Name]:

@@ -43,7 +43,8 @@ SCHEMA = pa.schema(
         ("key", pa.binary()),
         ("value", pa.binary()),
         ("headers", HEADERS),
-        ("schema_id", pa.int32()),
+        ("bytes", pa.int64()),
+        ("schema_id", pa.int64()),
         ("seen_at", MOMENT),
         ("pipeline", pa.string()),
         ("topic_id", pa.string()),
@@ -53,7 +54,10 @@ SCHEMA = pa.schema(
         ("line", pa.string()),
     ]
 )
-"""The columns, all optional. They never change: no producer has a say in them."""
+"""The columns, all optional. They never change: no producer has a say in them.
+
+``bytes`` is the size of key and value; ``schema_id`` is what a damaged record says that it is: any 32 bits.
+"""
 PLACE = ("topic", "partition", "offset")
 """Where a record was; with the commit that brought the letter, this is the letter's name."""
 
@@ -75,6 +79,7 @@ def letters_of(raw: RawBatch, rejects: Iterable[Reject], now_ms: int) -> pa.Tabl
         "code": [reject.code for reject in ordered],
         "message": [reject.reason for reject in ordered],
         "value": values_of("value", rows),
+        "bytes": pa.array(np.maximum(rows.keys.length, 0).astype(np.int64) + np.maximum(rows.values.length, 0)),
         "headers": [_headers(pairs) for pairs in rows.headers] if rows.headers is not None else None,
         "schema_id": [reject.schema_id for reject in ordered],
         "seen_at": [now_ms * 1000] * len(ordered),
