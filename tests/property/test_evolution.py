@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyiceberg.manifest import ManifestEntry
 from pyiceberg.schema import Schema
+from pyiceberg.table import Table
 from pyiceberg.types import IcebergType, ListType, MapType, StructType
 from tests.property.evolving import Column, History, Items, Row, Struct
 
 from lakeward.engine import Engine
 from lakeward.outcomes import Batch, CommitReceipt
 from lakeward.positions import Partition
+from lakeward.sinks.iceberg.compaction import Job, rewrite
+from lakeward.sinks.iceberg.reading import read_files
 from lakeward.testing.lake import Lake, batch
 
 Numbers = dict[int, int]
@@ -159,3 +163,12 @@ def test_whatever_the_order_of_writers_each_snapshot_says_what_was_written(lake:
         sql = f"SELECT * FROM iceberg_scan('{location}', snapshot_from_id = {snapshot_id})"
         names, values = engine.rows(sql)
         assert read([dict(zip(names, row, strict=True)) for row in values], schema) == want
+    made = rewrite(table, Job(tuple(live(table))), "rewritten")
+    rewritten = [row for part in read_files(table, made) for row in part.to_pylist()]
+    assert read(rewritten, table.schema()) == [expected(row, table.schema(), numbers) for row in written]
+
+
+def live(table: Table) -> list[ManifestEntry]:
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    return [entry for manifest in snapshot.manifests(table.io) for entry in manifest.fetch_manifest_entry(table.io)]

@@ -83,7 +83,7 @@ class Attempt:
             (head.snapshot_id if head else None) == self.head
             and metadata.current_schema_id == self.schema_id
             and metadata.default_spec_id == self.spec_id
-            and metadata.last_sequence_number < (self.snapshot.sequence_number or 0)
+            and metadata.next_sequence_number() <= (self.snapshot.sequence_number or 0)
             and self.grows_from in {None, _ids_given(metadata)}
         )
 

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestEntry, ManifestFile
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table import Table
 
 from lakeward.errors import StorageError
 from lakeward.sinks.iceberg.manifests import Manifests, live_files
+from lakeward.sinks.iceberg.reading import read_files
 from lakeward.sinks.iceberg.staging import Stager
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -112,14 +111,14 @@ def rewrite(table: Table, job: Job, name: str) -> list[DataFile]:
     Raises:
         StorageError: fewer or more rows were read than the files are said to hold; nothing is left behind.
     """
-    tasks = [FileScanTask(file) for file in job.files]
-    rows = ArrowScan(table.metadata, table.io, table.schema(), AlwaysTrue()).to_table(tasks)
-    if len(rows) != job.rows:
+    parts = read_files(table, job.files)
+    rows = sum(len(part) for part in parts)
+    if rows != job.rows:
         raise StorageError(
-            f"{len(tasks)} files of {'.'.join(table.name())} hold {len(rows)} rows, and should hold {job.rows}",
+            f"{len(parts)} files of {'.'.join(table.name())} hold {rows} rows, and should hold {job.rows}",
             "A data file was damaged or replaced: `lakeward verify` names it. Nothing was compacted.",
         )
-    return Stager(table).stage([rows], name)
+    return Stager(table).stage(parts, name)
 
 
 def _is_small(file: DataFile, limits: Limits) -> bool:

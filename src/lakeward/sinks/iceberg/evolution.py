@@ -20,7 +20,8 @@ from pyiceberg.types import IcebergType, ListType, MapType, NestedField, Primiti
 
 from lakeward.admission import ALIASES, Admission, Path, Required
 from lakeward.errors import SchemaMismatchError, UnfitRowsError
-from lakeward.sinks.iceberg.schema import Former, fits, is_list, match, primitive_of, promoted, repeated
+from lakeward.sinks.iceberg.matching import Former, match, repeated
+from lakeward.sinks.iceberg.schema import fits, is_list, primitive_of, promoted
 
 _DOC = b"doc"
 

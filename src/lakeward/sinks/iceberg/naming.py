@@ -16,7 +16,7 @@ from pyiceberg.table.name_mapping import MappedField, NameMapping
 from pyiceberg.types import IcebergType, ListType, MapType, NestedField, StructType
 
 from lakeward.errors import SchemaMismatchError
-from lakeward.sinks.iceberg.schema import Former
+from lakeward.sinks.iceberg.matching import Former
 
 PROPERTY = TableProperties.DEFAULT_NAME_MAPPING
 

@@ -28,7 +28,7 @@ from pyiceberg.types import BinaryType, BooleanType, StringType, UUIDType
 from pyiceberg.utils.properties import property_as_bool, property_as_int
 
 from lakeward.errors import ConfigurationError
-from lakeward.sinks.iceberg.schema import FIELD_ID
+from lakeward.sinks.iceberg.matching import FIELD_ID
 
 DEFAULT_TARGET_BYTES = 128 * 1024 * 1024
 _SAMPLES, _SAMPLE_ROWS = 16, 512

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +31,8 @@ from pyiceberg.types import (
     UUIDType,
 )
 
-from lakeward.errors import SchemaMismatchError, UnfitRowsError
-
-FIELD_ID = b"PARQUET:field_id"
-
-Former = Mapping[int, tuple[str, ...]]
-"""Names that fields had before, by field id; what a field is called now is no former name of its neighbours."""
+from lakeward.errors import SchemaMismatchError
+from lakeward.sinks.iceberg.matching import FIELD_ID, Former, Places, by_id, by_name
 
 _UINT64_DIGITS = 20
 _MAX_PRECISION = 38
@@ -132,17 +127,28 @@ def conform(rows: pa.Table, schema: Schema, former: Former | None = None, *, lar
         SchemaMismatchError: a column that the table lacks, a type that would lose something, or a null (or no
             column) where the table requires a value.
     """
-    if large is None:
-        large = needs_large([rows])
-    former = former or {}
-    places = _places(list(rows.schema), schema.fields, former, "")
+    return _placed(rows, schema, by_name(former or {}), needs_large([rows]) if large is None else large)
+
+
+def project(rows: pa.Table, schema: Schema) -> pa.Table:
+    """``rows`` of a data file as ``schema`` has them now, by the field ids in the file; else as `conform`.
+
+    Columns that the table does not have any more are left out.
+
+    Raises:
+        SchemaMismatchError: as `conform`.
+    """
+    return _placed(rows, schema, by_id, needs_large([rows]))
+
+
+def _placed(rows: pa.Table, schema: Schema, places: Places, large: bool) -> pa.Table:  # noqa: FBT001 -- which of two types
     columns, fields = [], []
-    for field, at in zip(schema.fields, places, strict=True):
+    for field, at in zip(schema.fields, places(list(rows.schema), schema.fields, ""), strict=True):
         source = rows.column(at) if at is not None else pa.chunked_array([pa.nulls(len(rows))])
         target = _arrow_field(field, large=large)
         if at is None and field.required and len(rows):
             raise _required(field.name, "the records do not have it")
-        columns.append(_column(source, field, target, former))
+        columns.append(_column(source, field, target, places))
         fields.append(target)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
@@ -189,20 +195,20 @@ def _arrow_type(kind: IcebergType, *, large: bool) -> pa.DataType:
     return found
 
 
-def _column(source: pa.ChunkedArray, field: NestedField, target: pa.Field, former: Former) -> pa.ChunkedArray:
+def _column(source: pa.ChunkedArray, field: NestedField, target: pa.Field, places: Places) -> pa.ChunkedArray:
     if source.type == target.type and isinstance(field.field_type, PrimitiveType):
         if field.required and source.null_count:
             raise _required(field.name, f"{source.null_count} of {len(source)} records have none")
         return source
-    chunks = [_Fitting(former).array(chunk, field, target, field.name) for chunk in source.chunks]
+    chunks = [_Fitting(places).array(chunk, field, target, field.name) for chunk in source.chunks]
     return pa.chunked_array(chunks, target.type)
 
 
 class _Fitting:
-    """Arrays as a table wants them; ``former``: the names that its fields had before."""
+    """Arrays as a table wants them; ``places`` finds the fields of structs."""
 
-    def __init__(self, former: Former) -> None:
-        self._former = former
+    def __init__(self, places: Places) -> None:
+        self._places = places
 
     def array(self, source: pa.Array, field: NestedField, target: pa.Field, path: str) -> pa.Array:
         """One array as ``target`` wants it; ``path`` names it in errors."""
@@ -228,7 +234,7 @@ class _Fitting:
 
     def _struct(self, source: pa.StructArray, kind: StructType, target: pa.StructType, path: str) -> pa.Array:
         given = [source.type.field(i) for i in range(source.type.num_fields)]
-        places = _places(given, kind.fields, self._former, path)
+        places = self._places(given, kind.fields, path)
         valid = source.is_valid() if source.null_count else None
         children = []
         for i, (field, at) in enumerate(zip(kind.fields, places, strict=True)):
@@ -327,73 +333,6 @@ def _more_digits(kind: PrimitiveType, wider: PrimitiveType) -> bool:
     if not isinstance(kind, DecimalType) or not isinstance(wider, DecimalType):
         return False
     return kind.scale == wider.scale and kind.precision < wider.precision
-
-
-def match(
-    names: Sequence[str], fields: Sequence[NestedField], former: Former, where: str = "", *, several: bool = False
-) -> list[int | None]:
-    """For each of ``names``, which of ``fields`` it means; None where it means none.
-
-    Current names come first; a name that a field had before counts where no other of ``names`` is that field's
-    current one, and where only one field had it. ``several`` names may then mean one field.
-
-    Raises:
-        UnfitRowsError: two of them mean one field. ``where`` is the struct, for the error.
-    """
-    current = {field.name: at for at, field in enumerate(fields)}
-    had = Counter(name for field in fields for name in former.get(field.field_id, ()))
-    before = {
-        name: at
-        for at, field in enumerate(fields)
-        for name in former.get(field.field_id, ())
-        if had[name] == 1 and name not in current
-    }
-    exact = {current[name] for name in names if name in current}
-    meant: dict[int, str] = {}
-    found: list[int | None] = []
-    for name in names:
-        at = current.get(name)
-        if at is None and (at := before.get(name)) is not None and at in exact:
-            at = None
-        if at is not None and meant.setdefault(at, name) != name and not several:
-            place = f' of "{where}"' if where else ""
-            raise UnfitRowsError(
-                f'the records have "{meant[at]}" and "{name}", both of them names that "{fields[at].name}"{place} had',
-                "Write one of the two, or give one of them another name.",
-            )
-        found.append(at)
-    return found
-
-
-def _places(given: Sequence[pa.Field], fields: Sequence[NestedField], former: Former, path: str) -> list[int | None]:
-    """For each of ``fields``, which of ``given`` holds it; None where none does.
-
-    Raises:
-        SchemaMismatchError: a field is given that is none of ``fields``, or a name twice.
-    """
-    names = [one.name for one in given]
-    if (twice := repeated(names)) is not None:
-        where = f' in "{path}"' if path else ""
-        raise SchemaMismatchError(
-            f'two columns are named "{twice}"{where}', "Rename one of them where the records are made."
-        )
-    found = match(names, fields, former, path)
-    extra = [one for one, at in zip(given, found, strict=True) if at is None and not pa.types.is_null(one.type)]
-    if extra:
-        listed = ", ".join(f'"{path}.{one.name}"' if path else f'"{one.name}"' for one in extra)
-        known = ", ".join(field.name for field in fields)
-        where = f'struct "{path}"' if path else "table"
-        raise SchemaMismatchError(
-            f"the records have {listed}, which the {where} does not have (it has {known})",
-            "Add the column to the table (as optional), or leave it out of the records.",
-        )
-    holder = {at: i for i, at in enumerate(found) if at is not None}
-    return [holder.get(at) for at in range(len(fields))]
-
-
-def repeated(names: Sequence[str]) -> str | None:
-    """The first name that is there twice."""
-    return next((name for name, times in Counter(names).items() if times > 1), None)
 
 
 def _required(path: str, why: str) -> SchemaMismatchError:

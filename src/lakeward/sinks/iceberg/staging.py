@@ -21,9 +21,10 @@ from pyiceberg.typedef import Record
 
 from lakeward.errors import LakewardError, PermissionDeniedError, StorageError
 from lakeward.sinks.iceberg.failures import explained
+from lakeward.sinks.iceberg.matching import Former
 from lakeward.sinks.iceberg.parquet import FilePlan, Written, plan_files, write_files
 from lakeward.sinks.iceberg.partitioning import PartitionRows, split
-from lakeward.sinks.iceberg.schema import Former, conform, needs_large
+from lakeward.sinks.iceberg.schema import conform, needs_large
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
