@@ -245,3 +245,35 @@ def test_every_kind_of_damage_is_kept_byte_by_byte_over_kills(market: Market) ->
     assert site.run("dead-letters", "replay", "--json").document["tables"][0]["rows"] == 0
     assert sum(reason["letters"] for reason in market.letters()["reasons"]) == len(bad)
     market.verified()
+
+
+def test_letters_of_before_a_rename_come_back_and_change_the_table_as_records_would(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    broker.create("orders", 1)
+    table = {"topics": ["orders"], "table": "shop.orders", "metadata_columns": {"at": "offset"}}
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [table]))
+    site.document["decode"] = {"json": {"fields": {"amount": "int"}}}
+    site.document["dead_letters"] = {"table": "ops.rejected", "headers": False}
+    site.save()
+    small = [b'{"amount": %d}' % i for i in range(20)]
+    large = [b'{"amount": 3000000000}', b'{"amount": "many"}']
+    produce(producer_of(broker.bootstrap_servers, {"log_level": 0}), "orders", [*small, *large], homes=[0] * 22)
+    site.catch_up()
+    assert site.scanned("ops.rejected").column("table").to_pylist() == ["shop.orders"] * 2
+
+    site.document |= {"name": "renamed", "decode": {"json": {"fields": {"amount": "long"}}}}
+    site.document["source"]["kafka"]["group_id"] = "renamed"
+    site.save()
+    adopted = site.run("run", "--until-caught-up", "--adopt", "market-data")
+    assert adopted.code == 0, adopted.err
+    assert site.run("dead-letters", "list").out.strip() == "No dead letters."
+    done = site.run("dead-letters", "replay", "--pipeline", "market-data", "--json")
+    assert done.code == 1
+    assert done.document["tables"][0]["rows"] == 1
+    assert sum(done.document["tables"][0]["failed"].values()) == 1
+    held = site.held("shop.orders")
+    assert sorted(held.column("amount").to_pylist()) == [*range(20), 3_000_000_000]
+    assert sorted(held.column("at").to_pylist()) == list(range(21))
+    ended = site.run("verify")
+    assert ended.code == 0, ended.out

@@ -35,6 +35,7 @@ def inconsistencies(data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _catalog(_section(_section(data.get("sink")).get("iceberg")))
     yield from _decoders(data, tables)
     yield from _names(tables)
+    yield from _dead_letters(data, tables)
     for index, table in tables:
         at = ("tables", index)
         yield from _feed(at, table, [name for name in _SOURCES if name in _section(data.get("source"))])
@@ -128,6 +129,14 @@ def _names(tables: list[tuple[int, Mapping[str, Any]]]) -> Iterator[Problem]:
         if isinstance(name, str) and first.setdefault(name, index) != index:
             message = f"tables[{first[name]}] has this name too; write one entry that lists all of its topics"
             yield Problem(("tables", index, "table"), message)
+
+
+def _dead_letters(data: Mapping[str, Any], tables: list[tuple[int, Mapping[str, Any]]]) -> Iterator[Problem]:
+    names = {table.get("table") for _, table in tables}
+    for at, section in [((), data), *((("tables", index), table) for index, table in tables)]:
+        place = _section(section.get("dead_letters")).get("table")
+        if isinstance(place, str) and place in names:
+            yield Problem((*at, "dead_letters", "table"), f"{place} has rows of its own")
 
 
 def _feed(at: KeyPath, table: Mapping[str, Any], sources: list[str]) -> Iterator[Problem]:

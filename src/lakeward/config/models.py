@@ -129,18 +129,11 @@ class Config(Section):
         return self.flush.model_copy(update=own)
 
     def dead_letters_of(self, table: Table, name: str) -> DeadLetters:
-        """What becomes of the dead letters of the table ``name``: its own settings over those for all tables.
-
-        Raises:
-            ConfigurationError: they would go into a table that is fed by records.
-        """
+        """What becomes of the dead letters of the table ``name``: its own settings over those for all tables."""
         own = table.dead_letters
         written = {key: getattr(own, key) for key in own.model_fields_set} if own is not None else {}
         chosen = self.dead_letters.model_copy(update=written)
-        place = chosen.table.replace("{table}", name)
-        if any(place == other.table for other in self.tables):
-            raise ConfigurationError(f"the dead letters of {name} would go into {place}, which has rows of its own")
-        return chosen.model_copy(update={"table": place})
+        return chosen.model_copy(update={"table": chosen.table.replace("{table}", name)})
 
     def catalog_properties(self) -> dict[str, Any]:
         """What ``pyiceberg.catalog.load_catalog(CATALOG_NAME, **properties)`` takes. Secrets are revealed.

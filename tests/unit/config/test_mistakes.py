@@ -124,6 +124,16 @@ def test_aliases_that_multiply_are_cut_off():
                 "dead_letters, snapshots, log, http, provision, checks"
             ),
         ),
+        ("dead_letters: {max_rate: 1.5}", "f.yaml:9: dead_letters.max_rate: must be at most 1"),
+        ("dead_letters: {table: web.clicks}", "f.yaml:9: dead_letters.table: web.clicks has rows of its own"),
+        (
+            'dead_letters: {table: "{table}"}',
+            "f.yaml:9: dead_letters.table: must be another table than that of the rows",
+        ),
+        (
+            'dead_letters: {table: "ops.{topic}"}',
+            "f.yaml:9: dead_letters.table: {topic} is not known here; {table} is the name of the table",
+        ),
         ('http: {port: "8090"}', "f.yaml:9: http.port: must be a whole number"),
         ("http: {port: 80900}", "f.yaml:9: http.port: must be at most 65535"),
         ("flush: {rows: 0}", "f.yaml:9: flush.rows: must be at least 1"),
@@ -232,6 +242,10 @@ def test_a_wrong_section_is_one_line(extra, expected):
         (
             "{topics: [a], table: a.b, gaps: {key: [a], sequense: b}}",
             'f.yaml:8: tables[0].gaps.sequense: unknown key; did you mean "sequence"?',
+        ),
+        (
+            "{topics: [a], table: a.b, dead_letters: {table: a.b}}",
+            "f.yaml:8: tables[0].dead_letters.table: a.b has rows of its own",
         ),
         (
             "{topics: [a], table: a.b, columns: {include: [x], exclude: [y]}}",
