@@ -10,7 +10,7 @@ wrote is overwritten by the next. How failures travel is told in `avro_native`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum as Choice
 from textwrap import indent
 
@@ -31,7 +31,6 @@ from lakeward.decoding.avro_types import (
     loops,
     recursive,
     smallest,
-    walk,
 )
 
 HEADER = '''\
@@ -192,35 +191,41 @@ class _Writer:
         columns, code = [], ""
         for member in record.fields:
             place = f"{path}.{member.name}" if path else member.name
-            apart = wide and not _has_array(member.type)
-            column, reading = (self.part if apart else self.value)(member.type, scope, place)
+            column, reading = (self.part if wide else self.value)(member.type, scope, place)
             columns.append(column)
             code += reading
         return tuple(columns), code
 
     def part(self, node: Node, scope: int, path: str) -> tuple[Column, str]:
         """As `value`, by a function of its own that all fields of this shape share: compiling time follows shapes."""
-        own = _Writer(parts=self.parts)
-        column, body = own.value(node, scope, path)
+        own = _Writer(smallest=[0], parts=self.parts)  # scope 0 is the item that it is called for
+        column, body = own.value(node, 0, path)
+        place = _Place(scope, len(self.smallest) - 1, len(self.slots))
+        paths, symbols = len(self.paths), len(self.symbols)
+        self.smallest += own.smallest[1:]
+        self.slots += [replace(slot, scope=place.scope_of(slot.scope)) for slot in own.slots]
+        self.paths += own.paths
+        self.symbols += own.symbols
         if not body:
-            return column, ""
-        arguments = "".join(f", a{slot}" for slot in range(len(own.slots)))
+            return place.moved(column), ""
+        inside = range(1, len(own.smallest))
+        named = "".join(f", c{k}" for k in inside)
+        arguments = f"{named}{''.join(f', s{k}' for k in inside)}{''.join(f', a{k}' for k in range(len(own.slots)))}"
         code = (
-            f"(b, p, end, {_item(scope)}, symbols, first{arguments}):\n"
+            f"(b, p, end, w, symbols, first{arguments}):\n"
             "    at = 0\n"
             "    while True:\n"
             f"{indent(body, ' ' * 8)}"
             "        break\n"
-            "    return p, at\n"
+            f"    return p, at{named}\n"
         )
         name = self.parts.setdefault(code, f"part{len(self.parts)}")
-        slots, paths, symbols = len(self.slots), len(self.paths), len(self.symbols)
-        self.slots += own.slots
-        self.paths += own.paths
-        self.symbols += own.symbols
-        passed = "".join(f", a{slots + slot}" for slot in range(len(own.slots)))
-        call = f"p, at = {name}(b, p, end, {_item(scope)}, symbols, first + U({symbols}){passed})\n"
-        return _moved(column, slots), f"{call}if p > end:\n    at += {paths}\n    break\n"
+        scopes = [place.scope_of(k) for k in inside]
+        counts = "".join(f", c{k}" for k in scopes)
+        passed = f"{counts}{''.join(f', s{k}' for k in scopes)}"
+        passed += "".join(f", a{place.slots + k}" for k in range(len(own.slots)))
+        call = f"p, at{counts} = {name}(b, p, end, {_item(scope)}, symbols, first + U({symbols}){passed})\n"
+        return place.moved(column), f"{call}if p > end:\n    at += {paths}\n    break\n"
 
     def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:  # noqa: C901, PLR0912 - one case a type
         """The column for ``node`` and the code that reads one of it; ``break`` leaves it with a failure in ``p``."""
@@ -390,15 +395,27 @@ def _each(line: str, arrays: range) -> str:
     return "".join(f"{line.format(k)}\n" for k in arrays)
 
 
-def _moved(column: Column, by: int) -> Column:
-    """``column`` with its slots counted from ``by``."""
-    slots = tuple(slot + by for slot in column.slots)
-    children = tuple(_moved(child, by) for child in column.children)
-    return Column(column.node, column.scope, slots, children, None if column.valid is None else column.valid + by)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a part is called: its item is of ``scope``, its arrays are counted from ``scopes`` on, its slots too."""
 
+    scope: int
+    scopes: int
+    slots: int
 
-def _has_array(node: Node) -> bool:
-    return any(isinstance(inner, Array | Map) for inner in walk(node))
+    def scope_of(self, own: int) -> int:
+        """The program's number for a scope of the part."""
+        return self.scopes + own if own else self.scope
+
+    def moved(self, column: Column) -> Column:
+        """A column of the part as one of the program."""
+        return Column(
+            column.node,
+            self.scope_of(column.scope),
+            tuple(self.slots + slot for slot in column.slots),
+            tuple(self.moved(child) for child in column.children),
+            None if column.valid is None else self.slots + column.valid,
+        )
 
 
 def _blank(column: Column) -> str:
