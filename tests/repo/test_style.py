@@ -21,6 +21,7 @@ MOST_LINES_OF_TESTS = 900
 """A suite may list the cases of one rule after the other."""
 
 VOCABULARY = {
+    "gaps",
     "admission",
     "errors",
     "clock",
@@ -33,6 +34,9 @@ VOCABULARY = {
     "stages",
 }
 LEAVES = {
+    "column_selection",
+    "sequence_watch",
+    "sequences",
     "admitting",
     "joining",
     "lanes",
