@@ -18,6 +18,8 @@ from lakeward.stages import Target
 INCOMPATIBLE = "schema-incompatible"
 CHANGE = "schema-change"
 NULL = "null-in-required"
+MOST_VERDICTS = 1024
+"""So many schemas are remembered at most."""
 _WAY_OUT = (
     "Everything before it is committed or will be read again. Change the table or the records, or write "
     "`schema_changes: evolve` (or `dead-letter`); start again."
@@ -74,6 +76,8 @@ class Admitting:
         key = schema.serialize().to_pybytes()
         found = self._verdicts.get(key)
         if found is None:
+            if len(self._verdicts) == MOST_VERDICTS:
+                self._verdicts.clear()
             found = self._ask(outlook, schema)
             self._verdicts[key] = found
         return found

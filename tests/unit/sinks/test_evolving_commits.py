@@ -375,3 +375,15 @@ def test_the_outlook_is_another_only_when_the_columns_are(lake: Lake) -> None:
     commit(target, rows(4, x=long(1)))
     assert target.outlook is not known
     assert isinstance(lake.table().schemas()[0].find_type("x"), IntegerType)
+
+
+def test_b1_a_rollback_takes_rows_back_and_leaves_the_columns(lake: Lake) -> None:
+    target = lake.target()
+    first = landed(commit(target, rows(0, old=short(1))))
+    second = landed(commit(target, rows(2, new__was__old=long(2**40), x=text("x"))))
+    landed(target.roll_back(target.plan_rollback(first.snapshot_id), "undo"))
+    assert held(lake) == [{"n": 0, "new": 1, "x": None}, {"n": 1, "new": 1, "x": None}]
+    landed(commit(target, replace(rows(2, old=short(2)), id="again")))
+    assert [row["new"] for row in held(lake)] == [1, 1, 2, 2]
+    assert held(lake, second.snapshot_id)[2] == {"n": 2, "new": 2**40, "x": "x"}
+    assert lake.breaks() == []
