@@ -18,8 +18,8 @@ from lakeward.admission import ALIASES
 from lakeward.clock import SystemClock
 from lakeward.decoding import avro_shape
 from lakeward.decoding.avro import AvroDecoder
-from lakeward.decoding.registry import RegistryClient
-from lakeward.errors import SchemaMismatchError
+from lakeward.decoding.registry import Patience, RegistryClient
+from lakeward.errors import SchemaMismatchError, UnreachableError
 from lakeward.records import Blobs, Decoded, RawBatch
 from lakeward.testing.registry import EmbeddedRegistry
 
@@ -264,6 +264,19 @@ def test_an_id_that_no_registry_gives_is_not_asked_for(
     assert [(r.index, r.code, r.schema_id) for r in decoded.rejects] == [(0, "unknown-schema-id", None)]
     assert decoded.parts[0].index.tolist() == [1]
     assert not [request for request in registry.requests if str(2**31 + trade_id) in request]
+
+
+def test_a_registry_that_is_away_makes_no_rejects(registry: EmbeddedRegistry, trade_id: int) -> None:
+    with requests.Session() as session:
+        patience = Patience(attempts=2, first_pause=0.001)
+        decoder = AvroDecoder(RegistryClient(registry.url, None, SystemClock(), session, patience), None)
+        messages = batch([written(TRADE, trade_id, trade()), framed(4711, b"\0")])
+        registry.fail(503, times=2)
+        with pytest.raises(UnreachableError):
+            decoder.decode(messages)
+        decoded = decoder.decode(messages)
+    assert decoded.parts[0].index.tolist() == [0]
+    assert code_of(decoded) == (1, "unknown-schema-id")
 
 
 def test_schemas_of_one_shape_share_one_program(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 
+from lakeward.decoding import registry as registry_client
 from lakeward.decoding.registry import Patience, Registered, RegistryClient
 from lakeward.errors import ConfigurationError, PermissionDeniedError, SchemaMismatchError, UnreachableError
 from lakeward.testing.registry import EmbeddedRegistry
@@ -99,6 +100,19 @@ def test_an_unknown_id_is_remembered_for_a_while(
     assert client.schema(1) is None
     clock.time += 0.1
     assert client.schema(1) == Registered("AVRO", SCHEMA)
+
+
+def test_no_more_unknown_ids_are_remembered_than_there_is_room_for(
+    registry: EmbeddedRegistry, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_client, "REMEMBERED_UNKNOWN", 3)
+    client = connect(registry.url)
+    assert [client.schema(schema_id) for schema_id in (1, 2, 3, 4)] == [None] * 4
+    registry.requests.clear()
+    assert [client.schema(schema_id) for schema_id in (4, 3, 2)] == [None] * 3
+    assert registry.requests == []
+    assert client.schema(1) is None
+    assert registry.requests == ["GET /schemas/ids/1"]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
