@@ -194,6 +194,7 @@ def test_a_table_that_is_rolled_back_below_its_letters_reads_them_again(market: 
     running.until(lambda: market.letters()["count"] == 20, "letters were set aside")
     done = site.run("rollback", TABLE, "--to", str(first), "--yes")
     assert done.code == 0, done.err
+    assert "20 → 0 dead letters wait" in done.out
     running.until(
         lambda: market.letters()["count"] == 20 and market.letters()["void"] == 20, "they are set aside again"
     )

@@ -123,6 +123,9 @@ def _print(name: str, rewind: Rewind, undone: Sequence[Deed]) -> None:
     goal, head = rewind.target, rewind.head
     click.echo(f"{name}  back to snapshot {goal.snapshot_id} of {time_text(goal.timestamp_ms)}")
     click.echo(f"  rows       {_rows(head):,} → {_rows(goal):,}")
+    letters = _letters(rewind)
+    if letters["before"] != letters["after"]:
+        click.echo(f"  letters    {letters['before']:,} → {letters['after']:,} dead letters wait")
     _list("undone", [_told(deed) for deed in undone] or ["no commit of the line that leads there"])
     if rewind.restored:
         _list("restored", [f"{len(rewind.restored):,} commits that had been rolled back"])
@@ -164,6 +167,11 @@ def _rows(snapshot: Any) -> int:
     return totals_of(snapshot).rows
 
 
+def _letters(rewind: Rewind) -> dict[str, int]:
+    before = rewind.before.account.letters if rewind.before is not None else 0
+    return {"before": before, "after": rewind.entry.account.letters}
+
+
 def _document(name: str, rewind: Rewind, undone: Sequence[Deed], receipt: CommitReceipt | None) -> dict[str, Any]:
     known = rewind.before.positions if rewind.before is not None else {}
     others: Mapping[str, LedgerEntry | None] = rewind.others
@@ -172,6 +180,7 @@ def _document(name: str, rewind: Rewind, undone: Sequence[Deed], receipt: Commit
         "to": rewind.target.snapshot_id,
         "head": rewind.head.snapshot_id,
         "rows": {"before": _rows(rewind.head), "after": _rows(rewind.target)},
+        "dead_letters": _letters(rewind),
         "undone": [describe(deed, rewind.head.snapshot_id) for deed in undone],
         "restored": list(rewind.restored),
         "positions": [
