@@ -37,3 +37,12 @@ def test_the_display_shows_each_table_with_rows_lag_and_last_commit() -> None:
     assert first == "market-data  RUNNING  1,234 rows/s  freshness p50 0.3 s  p99 0.8 s"
     assert second.split() == ["TABLE", "ROWS", "LAG", "LAST", "COMMIT"]
     assert third.split() == ["market_data.trades", "5,000,000", "12", "0.6", "s", "ago", "snapshot", "8123"]
+
+
+def test_dead_letters_have_a_column_when_there_are_any() -> None:
+    tables = [TableProgress("a.b", 10, 1, 1, 0, 1, 1_000, 0, letters=3), TableProgress("a.c", 20, 1, 1, 0, 2, 1_000, 0)]
+    out = io.StringIO()
+    Console(file=out, width=120).print(render("p", Progress("RUNNING", 10, 1.0, None, tables), 1_000))
+    _, heads, *rows = (line.split() for line in out.getvalue().splitlines())
+    assert heads == ["TABLE", "ROWS", "LAG", "DEAD", "LAST", "COMMIT"]
+    assert [row[:4] for row in rows] == [["a.b", "10", "0", "3"], ["a.c", "20", "0", "0"]]
