@@ -61,7 +61,7 @@ SCALARS: dict[str, pa.DataType] = {
 
 def arrow_schema(record: Record) -> pa.Schema:
     """The columns of a record; not nullable where Avro has no null, each with its doc as metadata."""
-    return pa.schema(_fields(record.fields))
+    return pa.schema(_something(_fields(record.fields)))
 
 
 def arrow_type(node: Node) -> pa.DataType:  # noqa: C901 - one case a type
@@ -78,16 +78,28 @@ def arrow_type(node: Node) -> pa.DataType:  # noqa: C901 - one case a type
         case Decimal(precision, scale):
             found = pa.decimal128(precision, scale)
         case Array(items):
-            found = pa.list_(pa.field("element", arrow_type(items), nullable(items)))
+            found = pa.list_(pa.field("element", _inside(items), nullable(items)))
         case Map(values):
-            found = pa.map_(pa.string(), pa.field("value", arrow_type(values), nullable(values)))
+            found = pa.map_(pa.string(), pa.field("value", _inside(values), nullable(values)))
         case Union(value):
             found = arrow_type(value)
         case OneOf(branches):
             found = pa.struct(_fields((branch for branch in branches if branch is not None), optional=True))
         case Record():
-            found = pa.struct(_fields(node.fields)) if node.fields else pa.bool_()
+            found = pa.struct(_something(_fields(node.fields))) if node.fields else pa.bool_()
     return found
+
+
+def _inside(node: Node) -> pa.DataType:
+    """The type of an array's items or a map's values; nulls are booleans there, because tables know no type of null."""
+    found = arrow_type(node)
+    return pa.bool_() if found == pa.null() else found
+
+
+def _something(members: list[pa.Field]) -> list[pa.Field]:
+    """The members of a record, booleans if none could hold anything but null: a struct needs a member."""
+    only_nulls = all(member.type == pa.null() for member in members)
+    return [member.with_type(pa.bool_()) for member in members] if only_nulls else members
 
 
 def _fields(members: Iterable[Field], *, optional: bool = False) -> list[pa.Field]:

@@ -154,7 +154,7 @@ class _Parser:
             raise self._malformed(f"type {full} is defined twice", path)
         return self._definition(full, path, depth)
 
-    def _definition(self, full: str, path: str, depth: int) -> Node:
+    def _definition(self, full: str, path: str, depth: int) -> Node:  # noqa: PLR0911 - one case a type
         schema, namespace = self.named[full]
         match schema:
             case {"type": "enum", "symbols": [*symbols]} if symbols and all(isinstance(s, str) for s in symbols):
@@ -165,7 +165,9 @@ class _Parser:
                 return FixedUuid()
             case {"type": "fixed", "size": int(size), "logicalType": "duration"} if size == DURATION_SIZE:
                 return Duration()
-            case {"type": "fixed", "size": int(size)} if 0 <= size < 2**31:
+            case {"type": "fixed", "size": 0}:
+                return Record((), full)  # nothing, which no file has a type for
+            case {"type": "fixed", "size": int(size)} if 0 < size < 2**31:
                 return Fixed(size)
             case {"type": "record" | "error", "fields": [*fields]}:
                 return self._record(full, fields, namespace, path, depth)

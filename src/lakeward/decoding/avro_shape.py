@@ -151,7 +151,7 @@ def _run(shape: Shape, values: Blobs, schema_id: int) -> _Ran:
     symbols = np.array(program.symbols, np.int64)
     data, start, length = _read_only(values.data), _read_only(values.start), _read_only(values.length)
     shape.function(data, start, length, np.uint64(schema_id), status, where, rows, counts, symbols, *buffers)
-    return _Ran(arrays(program, buffers, counts), rows[: counts[0]], status, where)
+    return _Ran(arrays(program, shape.schema, buffers, counts), rows[: counts[0]], status, where)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

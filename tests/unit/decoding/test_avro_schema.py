@@ -34,6 +34,7 @@ def columns(*types: Any) -> pa.Schema:
         ({"type": "string", "avro.java.string": "String"}, pa.string()),
         ({"type": {"type": "int"}}, pa.int32()),
         ({"type": "fixed", "name": "F", "size": 5}, pa.binary(5)),
+        ({"type": "fixed", "name": "F", "size": 0}, pa.bool_()),
         ({"type": "enum", "name": "E", "symbols": ["A"]}, pa.string()),
         ({"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 38}, pa.decimal128(38, 38)),
         ({"type": "fixed", "name": "D", "size": 8, "logicalType": "decimal", "precision": 9}, pa.decimal128(9, 0)),
@@ -59,7 +60,7 @@ def columns(*types: Any) -> pa.Schema:
     ],
 )
 def test_each_avro_type_has_its_arrow_type(avro: Any, arrow: pa.DataType) -> None:
-    assert columns(avro).field("f0").type == arrow
+    assert columns(avro, "int").field("f0").type == arrow
 
 
 def test_only_what_may_be_null_is_nullable_at_every_level() -> None:
@@ -91,6 +92,16 @@ def test_the_members_of_a_union_are_named_after_its_types() -> None:
     assert [member.name for member in column.type] == ["long", "array", "map", "One", "a_Two", "b_Two"]
     assert all(member.nullable for member in column.type)
     assert column.type.field("long").type == pa.timestamp("us", "UTC")
+
+
+def test_nulls_are_booleans_where_a_table_needs_a_type() -> None:
+    inner = {"type": "record", "name": "I", "fields": [{"name": "x", "type": "null"}, {"name": "y", "type": ["null"]}]}
+    schema = columns(inner, {"type": "array", "items": "null"}, {"type": "map", "values": ["null"]}, "null")
+    assert schema.field("f0").type == pa.struct([("x", pa.bool_()), ("y", pa.bool_())])
+    assert schema.field("f1").type == pa.list_(pa.field("element", pa.bool_()))
+    assert schema.field("f2").type == pa.map_(pa.string(), pa.bool_())
+    assert schema.field("f3").type == pa.null()
+    assert columns("null", "null").types == [pa.bool_(), pa.bool_()]
 
 
 def test_docs_are_kept_at_every_level() -> None:
