@@ -26,7 +26,8 @@ from lakeward.dead_letters.box import Letterbox
 from lakeward.dead_letters.rows import Owner
 from lakeward.decoding.avro import AvroDecoder
 from lakeward.decoding.code_cache import default_folder
-from lakeward.decoding.json import JsonDecoder
+from lakeward.decoding.json import JsonDecoder, Surroundings
+from lakeward.decoding.plain import PlainDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError
 from lakeward.lanes import Lane, LaneSettings
@@ -73,6 +74,7 @@ class Assembly:
         self._letters: dict[str, IcebergTarget] = {}
         self._lanes: dict[str, Lane] = {}
         self._avro: AvroDecoder | None = None
+        self._registry: RegistryClient | None = None
         self.routes = tuple(_route(table) for table in config.tables)
 
     @property
@@ -222,21 +224,42 @@ class Assembly:
         decode = self.config.decode_of(table)
         if decode.kind == "avro":
             return self.avro()
+        if decode.kind in {"bytes", "string"}:
+            return PlainDecoder(text=decode.kind == "string")
+        evolves = SchemaChanges(table.schema_changes) is not SchemaChanges.DEAD_LETTER
+
+        def columns(seen: pa.Schema) -> pa.Schema:
+            return selection.records(pa.schema([f for f in seen if f.name not in table.metadata_columns]))
+
+        surroundings = Surroundings(
+            # What the table does not take may be anything; all else is a change of the table.
+            grows=lambda name: evolves or not selection.takes(name),
+            columns=_followed(target, columns),
+            registry=None if self.config.schema_registry is None else self.registry(),
+        )
         if decode.fields is None and (schema := target.schema()) is not None:
-            own = selection.records(pa.schema([f for f in schema if f.name not in table.metadata_columns]))
-            return JsonDecoder.from_schema(own, self._code_cache)
-        return JsonDecoder(decode.fields, self._code_cache)
+            return JsonDecoder.from_schema(columns(schema), self._code_cache, surroundings)
+        return JsonDecoder(decode.fields, self._code_cache, surroundings)
 
     def avro(self) -> AvroDecoder:
         """The Avro decoder, one for all tables: it knows the registry's schemas by id."""
+        if self._avro is None:
+            self._avro = AvroDecoder(self.registry(), self._code_cache)
+        return self._avro
+
+    def registry(self) -> RegistryClient:
+        """The client of the schema registry, one for all tables.
+
+        Raises:
+            ConfigurationError: none is configured.
+        """
         registry = self.config.schema_registry
         if registry is None:
             raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
-        if self._avro is None:
+        if self._registry is None:
             auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
-            client = RegistryClient(registry.url, auth, self._clock, requests.Session())
-            self._avro = AvroDecoder(client, self._code_cache)
-        return self._avro
+            self._registry = RegistryClient(registry.url, auth, self._clock, requests.Session())
+        return self._registry
 
     @property
     def _kafka(self) -> Kafka:
@@ -258,6 +281,21 @@ def _selection(table: Table) -> ColumnSelection:
     columns = table.columns
     include = None if columns.include is None else frozenset(columns.include)
     return ColumnSelection(include, frozenset(columns.exclude), dict(columns.rename))
+
+
+def _followed(target: IcebergTarget, columns: Callable[[pa.Schema], pa.Schema]) -> Callable[[], pa.Schema | None]:
+    """The columns of ``target`` as last seen, by the records' names; the same object while they are the same."""
+    known: tuple[object, pa.Schema | None] = (target.outlook, None)
+
+    def follow() -> pa.Schema | None:
+        nonlocal known
+        outlook = target.outlook
+        if outlook is not known[0]:
+            seen = target.columns
+            known = outlook, None if seen is None else columns(seen)
+        return known[1]
+
+    return follow
 
 
 def _rule(table: Table) -> Rule | None:

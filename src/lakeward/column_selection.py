@@ -58,12 +58,12 @@ class ColumnSelection:
         known = {new: old for old, new in self.rename.items()}
         return pa.schema([one.with_name(known.get(one.name, one.name)) for one in schema])
 
+    def takes(self, name: str) -> bool:
+        """Whether the table gets the records' column ``name``."""
+        return name not in self.exclude and (self.include is None or name in self.include)
+
     def _kept(self, schema: pa.Schema) -> list[int]:
-        return [
-            index
-            for index, name in enumerate(schema.names)
-            if name not in self.exclude and (self.include is None or name in self.include)
-        ]
+        return [index for index, name in enumerate(schema.names) if self.takes(name)]
 
 
 class SelectingDecoder:

@@ -11,7 +11,8 @@ from lakeward.config.scalars import JsonType, Named, Password, Text, WebUrl, str
 from lakeward.config.sections import Section
 from lakeward.config.suggestions import hint
 
-Kind = Literal["avro", "json", "debezium", "bytes"]
+Kind = Literal["avro", "json", "debezium", "bytes", "string"]
+PROTOBUF = "protobuf"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -39,8 +40,9 @@ class JsonDecoding(Section):
     fields_: Named[JsonType] | None = Field(
         default=None,
         alias="fields",
-        description="Type of each field: `string`, `int`, `long`, `float`, `double`, `boolean`, `date`, `timestamp`, "
-        "`timestamptz`, `decimal(18,6)`. Without it the types are inferred.",
+        description="Type of each field: `string`, `int`, `long`, `float`, `double`, `boolean`, `date`, `time`, "
+        "`timestamp`, `timestamptz`, `decimal(18,6)`, `uuid`, `binary` (base64), `json` (any value, as text), "
+        "`list<long>`, `map<string,long>`, `struct<a:long,b:string>`. Without it the types are inferred.",
     )
 
 
@@ -56,7 +58,10 @@ class Decode(Section):
     avro: PlainDecoding | None = Field(default=None, description="Avro, its schemas in the schema registry.")
     json_: JsonDecoding | None = Field(default=None, alias="json", description="JSON, one object a record.")
     debezium: DebeziumDecoding | None = Field(default=None, description="Debezium change events.")
-    bytes_: PlainDecoding | None = Field(default=None, alias="bytes", description="The record's bytes as they are.")
+    bytes_: PlainDecoding | None = Field(
+        default=None, alias="bytes", description="The record's bytes as they are, in a column `value`."
+    )
+    string: PlainDecoding | None = Field(default=None, description="The record's UTF-8 text, in a column `value`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -64,6 +69,8 @@ class Decode(Section):
         if isinstance(data, str) and data in KINDS:
             return {str(data): {}}
         data = structure(data)
+        if data == PROTOBUF or (isinstance(data, Mapping) and PROTOBUF in data):
+            raise ValueError("protobuf is not decoded; write `decode: bytes` to keep the records as they are")
         if isinstance(data, str):
             raise ValueError(f'unknown decoder "{data}"{hint(data, KINDS)}')  # noqa: TRY004 - pydantic collects only these
         if not isinstance(data, Mapping):
@@ -79,6 +86,7 @@ class Decode(Section):
     def kind(self) -> Kind:
         """Which decoder it is."""
         written = {"avro": self.avro, "json": self.json_, "debezium": self.debezium, "bytes": self.bytes_}
+        written["string"] = self.string
         return next(kind for kind in KINDS if written[kind] is not None)
 
     @property

@@ -26,16 +26,16 @@ class Limit:
     instead: str = ""
 
 
-_DECODERS = ("debezium", "bytes")
+_DECODERS = ("debezium",)
 
 LIMITS: tuple[Limit, ...] = (
     Limit(("source", "postgres_buffer"), instead="source.kafka is"),
-    Limit(("decode",), _DECODERS, "avro and json are"),
+    Limit(("decode",), _DECODERS, "avro, json, bytes and string are"),
     Limit(("sink", "delta"), instead="sink.iceberg is"),
     Limit(("tables", "*", "source_table"), instead="topics and topic_pattern are"),
     Limit(("tables", "*", "mode"), ("upsert", "overwrite"), "append is"),
     Limit(("tables", "*", "key")),
-    Limit(("tables", "*", "decode"), _DECODERS, "avro and json are"),
+    Limit(("tables", "*", "decode"), _DECODERS, "avro, json, bytes and string are"),
     Limit(("tables", "*", "decode_key")),
     Limit(("tables", "*", "on_delete")),
     Limit(("tables", "*", "metadata_columns", "*"), CHANGE_PARTS, "key, topic, partition, offset and timestamp are"),

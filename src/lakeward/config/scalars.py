@@ -14,6 +14,7 @@ from lakeward.config.environment import Substituted
 from lakeward.config.secrecy import Secret, conceal, masked
 from lakeward.config.suggestions import hint
 from lakeward.config.units import format_interval, parse_interval, parse_size
+from lakeward.decoding.json_types import parse_type
 from lakeward.layout import parse_partition_term, parse_sort_term
 
 T = TypeVar("T")
@@ -164,21 +165,9 @@ def _term(parse: Callable[[str], object]) -> AfterValidator:
 PartitionBy = Annotated[Text, _term(parse_partition_term)]
 SortBy = Annotated[Text, _term(parse_sort_term)]
 
-JSON_TYPES = ("string", "int", "long", "float", "double", "boolean", "date", "timestamp", "timestamptz")
-_DECIMAL = re.compile(r"decimal\(\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)", re.ASCII)
-
 
 def _json_type(text: str) -> str:
-    if text in JSON_TYPES:
-        return text
-    match = _DECIMAL.fullmatch(text)
-    if match is None:
-        known = (*JSON_TYPES, "decimal(18,6)")
-        raise ValueError(f'unknown type "{text}"{hint(text, known)}')
-    precision, scale = int(match[1]), int(match[2])
-    if not (1 <= precision <= 38 and scale <= precision):
-        raise ValueError(f'"{text}": the precision must be 1 to 38 and the scale 0 to the precision')
-    return f"decimal({precision},{scale})"
+    return str(parse_type(text))
 
 
 JsonType = Annotated[Text, AfterValidator(_json_type)]

@@ -2,188 +2,213 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import structlog
-from numpy.typing import NDArray
 
-from lakeward.decoding import json_fields, json_kernel, json_numbers, json_reference, native, text
-from lakeward.decoding.code_cache import CodeCache
-from lakeward.decoding.json_columns import allocate, arrays, plan, slack
-from lakeward.decoding.json_fields import Field, arrow_schema, declared, of_schema
-from lakeward.decoding.json_inference import infer
-from lakeward.decoding.json_kernel import Columns, read_records
+from lakeward.decoding import json_reference
+from lakeward.decoding.framing import Unframed, unframe
+from lakeward.decoding.json_fields import columns_of, declared, of_schema
+from lakeward.decoding.json_inference import extend, merge
 from lakeward.decoding.json_reference import NotDecodableError
+from lakeward.decoding.json_registered import fields_of, refusal
+from lakeward.decoding.json_rows import NDInt, RowReader
+from lakeward.decoding.json_types import Field
+from lakeward.decoding.registry import RegistryClient
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-SAMPLE = 1_000
-"""How many records types are inferred from."""
-CHUNK_ROWS = 32_768
-CHUNK_BYTES = 16 << 20
-"""Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits."""
-
-PROGRAM = '''\
-"""Reads JSON records. Written by lakeward."""
-
-from lakeward.decoding.json_kernel import read_records
+SAMPLE = 10_000
+"""How many records of a batch types are inferred from, at most."""
+SAMPLE_BYTES = 16 << 20
+UNDECLARED = "undeclared-field"
 
 
-def decode(data, start, length, first, plan, out):
-    read_records(data, start, length, first, plan, out)
-'''
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an inferring decoder is told of the table that it fills, and who knows the schemas of framed messages.
 
-NDInt = NDArray[np.int64]
+    ``grows``: whether a field of this name may become a column, or get members, after the first batch. ``columns``: the
+    table's columns as last seen, under the records' names; the same object as long as they are the same; None: no
+    table yet. ``registry``: None: the ids of framed messages are not looked up.
+    """
+
+    grows: Callable[[str], bool] = lambda _: True
+    columns: Callable[[], pa.Schema | None] = lambda: None
+    registry: RegistryClient | None = None
 
 
 class JsonDecoder:
-    """Decodes JSON objects with known fields; a `Decoder`. The rules are told in docs/json.md.
+    """Decodes JSON objects; a `Decoder`. The rules are told in docs/json.md.
 
-    Rows have every field, nullable, in the order of the fields; a field that a record lacks is null. Codes of rejects
-    are those in `json_reference`, and ``no-fields``.
+    Rows have every field, nullable, in the order of the fields; a field that a record lacks is null. Rows that hold
+    fields which no record before has held come as a part of their own, with more columns. Codes of rejects are those in
+    `json_reference`, ``no-fields``, and for framed messages ``too-short`` and those in `json_registered`.
 
     Args:
         fields: name to type text, as in a configuration. None: inferred from the first batch that holds a field, and
-            then kept as long as this decoder lives.
+            added to as ``surroundings`` allow.
         cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+        surroundings: what else it asks.
 
     Raises:
         ConfigurationError: a type is unknown or impossible.
     """
 
-    def __init__(self, fields: Mapping[str, str] | None, cache_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, str] | None,
+        cache_folder: Path | None = None,
+        surroundings: Surroundings = Surroundings(),
+    ) -> None:
         self._cache_folder = cache_folder
+        self._surroundings = surroundings
+        self._inferring = fields is None
         self._rows = None if fields is None else RowReader(declared(fields), cache_folder)
+        self._columns: pa.Schema | None = None
+        self._ids: set[int] = set()
 
     @classmethod
-    def from_schema(cls, schema: pa.Schema, cache_folder: Path | None = None) -> JsonDecoder:
+    def from_schema(
+        cls, schema: pa.Schema, cache_folder: Path | None = None, surroundings: Surroundings = Surroundings()
+    ) -> JsonDecoder:
         """Make the decoder whose rows fill a table with these columns; it decodes as the one that inferred them did.
 
         Raises:
             SchemaMismatchError: a column has a type that no JSON value is read into.
         """
-        decoder = cls(None, cache_folder)
+        decoder = cls(None, cache_folder, surroundings)
         decoder._rows = RowReader(of_schema(schema), cache_folder)
         return decoder
 
     def decode(self, raw: RawBatch) -> Decoded:
-        """See `Decoder.decode`."""
-        values = raw.values
-        skipped = np.flatnonzero(values.length == NULL)
-        if self._rows is None:
-            self._rows = self._inferred(raw)
-        if self._rows is None:
-            return Decoded([], list(_without_fields(values)), skipped)
+        """See `Decoder.decode`.
+
+        Raises:
+            UnreachableError, PermissionDeniedError, ConfigurationError: the registry does not tell of a schema.
+            SchemaMismatchError: the table has got a column of a type that no JSON value is read into.
+        """
+        skipped = np.flatnonzero(raw.values.length == NULL)
+        unframed = unframe(raw.values)
+        values = raw.values if unframed is None else self._behind_headers(unframed)
+        if self._inferring:
+            self._follow()
+            if self._rows is None:
+                self._grow(raw.topic, _sample(values, np.flatnonzero(values.length != NULL)))
         rejects: list[Reject] = []
-        tables, indices = [], []
-        for low, high in _chunks(values.length):
-            table, index = self._rows.read(values, low, high, rejects)
-            tables.append(table)
-            indices.append(index)
-        index = np.concatenate([np.empty(0, np.int64), *indices])
-        parts = [DecodedPart(pa.concat_tables(tables), index)] if len(index) else []
+        if self._rows is None:
+            parts, rejects = [], list(_without_fields(values))
+        else:
+            parts = self._rows.rows(values, rejects)
+            if self._inferring and any(reject.code == UNDECLARED for reject in rejects):
+                parts, rejects = self._with_new_fields(raw.topic, values, parts, rejects)
+        if unframed is not None:
+            ids = unframed.ids
+            rejects = [replace(one, schema_id=int(ids[one.index])) if ids[one.index] >= 0 else one for one in rejects]
+            rejects = sorted([*unframed.rejects, *rejects], key=lambda reject: reject.index)
         return Decoded(parts, rejects, skipped)
 
     def schema(self, topic: str) -> pa.Schema | None:  # noqa: ARG002  every topic of one decoder has the same fields
         """The schema of all rows; None as long as it is not inferred."""
         return None if self._rows is None else self._rows.schema
 
-    def _inferred(self, raw: RawBatch) -> RowReader | None:
-        sample = []
-        for i in np.flatnonzero(raw.values.length != NULL)[:SAMPLE]:
-            try:
-                sample.append(json_reference.parse(raw.values.get(int(i)) or b""))
-            except NotDecodableError:
-                continue
-        fields = infer(sample)
-        if not fields:
-            return None
-        types = {field.name: str(field.type.arrow()) for field in fields}
-        log.info("json_fields_inferred", topic=raw.topic, records=len(sample), fields=types)
-        return RowReader(fields, self._cache_folder)
+    def _behind_headers(self, unframed: Unframed) -> Blobs:
+        """The values, those null whose schema id is refused; the rejects of these are added to ``unframed``."""
+        registry, values = self._surroundings.registry, unframed.values
+        if registry is None:
+            return values
+        length = values.length.copy()
+        for schema_id in np.unique(unframed.ids[unframed.ids >= 0]).tolist():
+            why = refusal(registry, schema_id)
+            if why is not None:
+                index = np.flatnonzero(unframed.ids == schema_id)
+                length[index] = NULL
+                unframed.rejects.extend(Reject(i, *why, schema_id=schema_id) for i in index.tolist())
+            elif self._inferring and schema_id not in self._ids:
+                self._ids.add(schema_id)
+                registered = registry.schema(schema_id)
+                self._learn(() if registered is None else fields_of(registered))
+        return Blobs(values.data, values.start, length)
+
+    def _learn(self, fields: tuple[Field, ...]) -> None:
+        """Take what a JSON Schema declares."""
+        known = () if self._rows is None else self._rows.fields
+        allowed = [field for field in fields if self._rows is None or self._surroundings.grows(field.name)]
+        self._read_as(merge(known, allowed))
+
+    def _follow(self) -> None:
+        """Take the types of the table's columns, where they have changed: another worker may have inferred others."""
+        columns = self._surroundings.columns()
+        if columns is self._columns:
+            return
+        self._columns = columns
+        if columns is not None:
+            known = () if self._rows is None else self._rows.fields
+            self._read_as(merge(of_schema(columns), known))
+
+    def _grow(self, topic: str, sample: list[dict[str, object]]) -> None:
+        """Add what ``sample`` holds besides the known fields."""
+        first = self._rows is None
+        known = () if self._rows is None else self._rows.fields
+        fields = extend(known, sample) if first else extend(known, sample, self._surroundings.grows)
+        before = {field.name: str(field.type) for field in known}
+        now = {field.name: str(field.type) for field in columns_of(fields)}
+        changed = {name: text for name, text in now.items() if before.get(name) != text}
+        if changed:
+            log.info("json_fields_inferred", topic=topic, records=len(sample), fields=changed)
+        self._read_as(fields)
+
+    def _read_as(self, fields: tuple[Field, ...]) -> None:
+        if fields and (self._rows is None or self._rows.fields != fields):
+            reader = RowReader(fields, self._cache_folder)
+            self._rows = reader if len(reader.schema) or self._rows is not None else None
+
+    def _with_new_fields(
+        self, topic: str, values: Blobs, parts: list[DecodedPart], rejects: list[Reject]
+    ) -> tuple[list[DecodedPart], list[Reject]]:
+        """Read again the messages that have fields which are not known, with these fields, where they may be added."""
+        again = np.array([reject.index for reject in rejects if reject.code == UNDECLARED], np.int64)
+        before = self._rows
+        self._grow(topic, _sample(values, again))
+        if self._rows is None or self._rows is before:
+            return parts, rejects
+        still: list[Reject] = []
+        found = self._rows.rows(values.select(again), still)
+        if not found:
+            self._rows = before
+        found = [replace(part, index=again[part.index]) for part in found]
+        rejects = [reject for reject in rejects if reject.code != UNDECLARED]
+        rejects += [replace(reject, index=int(again[reject.index])) for reject in still]
+        return _joined([*parts, *found]), sorted(rejects, key=lambda reject: reject.index)
 
 
-class RowReader:
-    """Reads records with these fields: the compiled reader first, the reference what that one leaves.
-
-    Args:
-        fields: at least one.
-        cache_folder: see `JsonDecoder`.
-    """
-
-    def __init__(self, fields: Sequence[Field], cache_folder: Path | None) -> None:
-        self._fields = fields
-        self.schema = arrow_schema(fields)
-        self._nested = any(field.type.nested for field in fields)
-        if not self._nested:
-            self._plan = plan(fields)
-            self._slack = slack(self._plan)
-            self._reader = _compiled(cache_folder)
-
-    def read(self, values: Blobs, low: int, high: int, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
-        """Read the messages ``[low, high)``: their rows and which message each is; adds to ``rejects``."""
-        if self._nested:
-            usual, index = self.schema.empty_table(), np.empty(0, np.int64)
-            unusual = low + np.flatnonzero(values.length[low:high] != NULL)
-        else:
-            out = self._run(values, low, high)
-            usual = pa.Table.from_arrays(arrays(self._fields, out), schema=self.schema)
-            index, unusual = out.origin[: out.counts[0]], out.unusual[: out.counts[1]]
-        if not len(unusual):
-            return usual, index
-        others, other_index = self._read_unusual(values, unusual, rejects)
-        index = np.concatenate([index, other_index])
-        order = np.argsort(index)
-        return pa.concat_tables([usual, others]).take(order).combine_chunks(), index[order]
-
-    def _read_unusual(self, values: Blobs, unusual: NDInt, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
-        rows, index = [], []
-        for i in unusual.tolist():
-            try:
-                rows.append(json_reference.decode(values.get(i) or b"", self._fields))
-                index.append(i)
-            except NotDecodableError as error:
-                rejects.append(Reject(i, error.code, error.reason))
-        columns = [pa.array([row[g] for row in rows], column.type) for g, column in enumerate(self.schema)]
-        return pa.Table.from_arrays(columns, schema=self.schema), np.array(index, np.int64)
-
-    def _run(self, values: Blobs, low: int, high: int) -> Columns:
-        """Run the compiled reader. Records that end too near to the buffer's end are copied to a longer one first."""
-        start, length = values.start[low:high], values.length[low:high]
-        size = np.maximum(length, 0).astype(np.int64)
-        out = allocate(self._fields, high - low, int(size.sum()))
-        near = start + size + self._slack > len(values.data)
-        split = int(near.argmax()) if near.any() else high - low
-        tail = Blobs.of([values.get(i) for i in range(low + split, high)])
-        padded = np.concatenate([tail.data, np.zeros(self._slack, np.uint8)])
-        self._call(values.data, start[:split], length[:split], low, out)
-        self._call(padded, tail.start, tail.length, low + split, out)
-        return out
-
-    def _call(self, data: NDArray[Any], start: NDArray[Any], length: NDArray[Any], first: int, out: Columns) -> None:
-        self._reader(_read_only(data), _read_only(start), _read_only(length), first, self._plan, out)
+def _joined(parts: list[DecodedPart]) -> list[DecodedPart]:
+    """Two parts with the same columns as one."""
+    if len(parts) < 2 or parts[0].rows.schema != parts[1].rows.schema:
+        return parts
+    index = np.concatenate([part.index for part in parts])
+    order = np.argsort(index)
+    return [DecodedPart(pa.concat_tables([part.rows for part in parts]).take(order).combine_chunks(), index[order])]
 
 
-@cache
-def _compiled(cache_folder: Path | None) -> Callable[..., Any]:
-    """The compiled reader, one a process: fields are data to it, so that hundreds of tables share its code."""
-    if cache_folder is None:
-        return read_records
-    depends = "".join(map(inspect.getsource, (native, text, json_fields, json_numbers, json_kernel)))
-    return CodeCache(cache_folder).function(PROGRAM, depends=depends, warm_up=_warm_up)
-
-
-def _warm_up(reader: Callable[..., Any]) -> None:
-    """Compile or load it: the types of its arguments are the same for all fields."""
-    nothing, data = Blobs.of(()), _read_only(np.zeros(0, np.uint8))
-    reader(data, _read_only(nothing.start), _read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
+def _sample(values: Blobs, index: NDInt) -> list[dict[str, object]]:
+    """The records among the messages at ``index``, as many as are looked at."""
+    sample: list[dict[str, object]] = []
+    size = 0
+    for i in index[:SAMPLE].tolist():
+        size += int(values.length[i])
+        if sample and size > SAMPLE_BYTES:
+            break
+        try:
+            sample.append(json_reference.parse(values.get(i) or b""))
+        except NotDecodableError:
+            continue
+    return sample
 
 
 def _without_fields(values: Blobs) -> Iterator[Reject]:
@@ -194,22 +219,3 @@ def _without_fields(values: Blobs) -> Iterator[Reject]:
             yield Reject(i, "no-fields", "no record so far has a field, so the table's columns are not known")
         except NotDecodableError as error:
             yield Reject(i, error.code, error.reason)
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view of one type, whatever the source hands over: numba compiles the reader for each type that it meets."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """Runs of messages within the bounds of a chunk, at least one message each."""
-    ends = np.cumsum(np.maximum(length, 0), dtype=np.int64)
-    low = 0
-    while low < len(length):
-        before = int(ends[low - 1]) if low else 0
-        fitting = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
-        high = min(max(low + 1, fitting), low + CHUNK_ROWS)
-        yield low, high
-        low = high

@@ -10,23 +10,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakeward.decoding.json_fields import Field, Kind
+from lakeward.decoding.json_fields import arrow_type
 from lakeward.decoding.json_kernel import Columns, Plan
+from lakeward.decoding.json_types import Field, Kind
 from lakeward.decoding.text import SLACK
 
 WORD = 8
 WIDTH: dict[Kind, tuple[str, int]] = {
     Kind.STRING: ("ends", 1),
     Kind.TEXT: ("ends", 1),
+    Kind.UUID: ("ends", 1),
+    Kind.BINARY: ("ends", 1),
+    Kind.JSON: ("ends", 1),
     Kind.INT: ("narrow", 1),
     Kind.DATE: ("narrow", 1),
     Kind.LONG: ("wide", 1),
+    Kind.TIME: ("wide", 1),
     Kind.TIMESTAMP: ("wide", 1),
     Kind.TIMESTAMPTZ: ("wide", 1),
     Kind.DECIMAL: ("wide", 2),
     Kind.DOUBLE: ("double", 1),
     Kind.FLOAT: ("single", 1),
     Kind.BOOLEAN: ("flag", 1),
+    Kind.NULL: ("flag", 1),
 }
 """By kind: the buffer that its values go to, and how many elements a row takes."""
 ESCAPED_IN_KEYS = re.compile(r'[\x00-\x1f"\\]')
@@ -91,8 +97,8 @@ def allocate(fields: Sequence[Field], records: int, size: int) -> Columns:
 
 
 def arrays(fields: Sequence[Field], out: Columns) -> list[pa.Array]:
-    """One array a field, from what the reader wrote."""
-    return [_array(field, g, out) for g, field in enumerate(fields)]
+    """One array a column, from what the reader wrote."""
+    return [_array(field, g, out) for g, field in enumerate(fields) if field.type.kind is not Kind.NULL]
 
 
 def _array(field: Field, g: int, out: Columns) -> pa.Array:
@@ -109,7 +115,7 @@ def _array(field: Field, g: int, out: Columns) -> pa.Array:
         parts = [_bits(values)]
     else:
         parts = [pa.py_buffer(values)]
-    return pa.Array.from_buffers(field.type.arrow(), rows, [None if valid.all() else _bits(valid), *parts])
+    return pa.Array.from_buffers(arrow_type(field.type), rows, [None if valid.all() else _bits(valid), *parts])
 
 
 def _bits(flags: NDArray[np.uint8]) -> pa.Buffer:

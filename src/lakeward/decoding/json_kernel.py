@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lakeward.decoding.json_fields import Kind
 from lakeward.decoding.json_numbers import read_decimal, read_double, rounds_once
+from lakeward.decoding.json_types import Kind
 from lakeward.decoding.native import compiled, inlined, load
 from lakeward.decoding.text import (
     BACKSLASH,
@@ -21,24 +21,43 @@ from lakeward.decoding.text import (
     EIGHT,
     FOUR,
     MICROS,
+    MINUS,
     ONE,
     QUOTE,
     ZERO,
     U,
     read_date,
+    read_fraction,
     read_integer,
     read_moment,
     read_string,
     read_zone,
     skip_blank,
+    two_digits,
 )
 
-STRING, INT, LONG, FLOAT, DOUBLE, BOOLEAN, DATE, TIMESTAMP, TIMESTAMPTZ, DECIMAL, TEXT = (
-    int(k) for k in list(Kind)[:11]
-)
+(
+    STRING,
+    INT,
+    LONG,
+    FLOAT,
+    DOUBLE,
+    BOOLEAN,
+    DATE,
+    TIMESTAMP,
+    TIMESTAMPTZ,
+    DECIMAL,
+    TEXT,
+    TIME,
+    UUID,
+    BINARY,
+    JSON,
+    NOTHING,
+) = (int(k) for k in list(Kind)[:16])
 OPEN, CLOSE, COLON, COMMA = 0x7B, 0x7D, 0x3A, 0x2C
 TRUE, FALSE, NULL = (U(int.from_bytes(word, "little")) for word in (b"true", b"fals", b"null"))
 FOUR_BYTES = U(0xFFFFFFFF)
+UUID_LENGTH, UUID_SIZE = 36, U(38)
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 # The moments of the years 1 to 9999, in seconds: the offset of a zone may lead out of them.
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
@@ -67,7 +86,7 @@ class Columns(NamedTuple):
     """Where values go: flat arrays, one stretch a column, one element a row; and what became of the records."""
 
     wide: NDArray[np.int64]
-    """LONG, TIMESTAMP, TIMESTAMPTZ; two elements a row for DECIMAL."""
+    """LONG, TIME, TIMESTAMP, TIMESTAMPTZ; two elements a row for DECIMAL."""
     narrow: NDArray[np.int32]
     double: NDArray[np.float64]
     single: NDArray[np.float32]
@@ -149,7 +168,7 @@ def set_null(g: Any, row: Any, out: Any, plan: Any) -> Any:
     kind = plan.kind[g]
     at = U(out.base[g]) + row
     out.valid[g * U(out.counts[2]) + row] = 0
-    if kind in (STRING, TEXT):
+    if kind in (STRING, TEXT, UUID, BINARY, JSON):
         out.ends[at + ONE] = out.ends[at]
     elif kind == DECIMAL:
         out.wide[at + row] = 0
@@ -160,7 +179,7 @@ def set_null(g: Any, row: Any, out: Any, plan: Any) -> Any:
         out.double[at] = 0.0
     elif kind == FLOAT:
         out.single[at] = 0.0
-    elif kind == BOOLEAN:
+    elif kind in (BOOLEAN, NOTHING):
         out.flag[at] = 0
     else:
         out.wide[at] = 0
@@ -199,8 +218,37 @@ def read_text(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any) -> Any:
     return p
 
 
+@compiled
+def read_uuid(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any) -> Any:
+    """Read a quoted uuid of 36 characters to the end of the column of field ``g``."""
+    if p + UUID_SIZE >= e:
+        return BAD
+    for k in range(UUID_LENGTH):
+        c = data[p + U(k + 1)]
+        letter = c | 0x20
+        if k in (8, 13, 18, 23):
+            if c != MINUS:
+                return BAD
+        elif not (0x30 <= c <= 0x39 or 0x61 <= letter <= 0x66):
+            return BAD
+    return read_text(data, p, e, g, row, out) if data[p + UUID_SIZE - ONE] == QUOTE else BAD
+
+
+@compiled
+def read_time(data: Any, p: Any, e: Any) -> Any:
+    """Read a quoted ``hh:mm:ss[.fraction]``; return its end and microseconds since midnight."""
+    hour, minute, second = two_digits(data, p + ONE), two_digits(data, p + FOUR), two_digits(data, p + U(7))
+    colons = data[p + U(3)] == COLON and data[p + U(6)] == COLON
+    if data[p] != QUOTE or not colons or hour > 23 or minute > 59 or second > 59:
+        return BAD, 0
+    p, micros = read_fraction(data, p + U(9), e)
+    if p >= e or data[p] != QUOTE:
+        return BAD, 0
+    return p + ONE, (hour * 3600 + minute * 60 + second) * MICROS + micros
+
+
 @inlined
-def read_value(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any, plan: Any) -> Any:  # noqa: C901, PLR0913, PLR0917 - inlined
+def read_value(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any, plan: Any) -> Any:  # noqa: C901, PLR0912, PLR0913, PLR0917 - inlined
     """Read the value at ``p`` into ``row`` of field ``g``; return its end."""
     kind = plan.kind[g]
     at = U(out.base[g]) + row
@@ -230,6 +278,12 @@ def read_value(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any, plan: Any)
         out.single[at] = value
     elif kind == BOOLEAN:
         p, out.flag[at] = read_boolean(data, p)
+    elif kind == TIME:
+        p, out.wide[at] = read_time(data, p, e)
+    elif kind == UUID:
+        p = read_uuid(data, p, e, g, row, out)
+    elif kind in (BINARY, JSON, NOTHING):
+        p = BAD
     else:
         quoted = data[p] == QUOTE
         p, out.narrow[at] = read_date(data, p + ONE)

@@ -6,6 +6,8 @@ fields and never hold values.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime as dt
 import json
 import math
@@ -13,12 +15,12 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from lakeward.decoding.json_fields import Field, FieldType, Kind
+from lakeward.decoding.framing import HEADER
+from lakeward.decoding.json_types import Field, FieldType, Kind
 
 MAX_DEPTH = 64
 """How many objects and arrays may lie in one another."""
@@ -29,6 +31,8 @@ MOMENT: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r"(?:(Z)|([+-])([0-9]{2}):([0-9]{2}))?"
 )
+TIME: Final = re.compile(r"([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?")
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 STRINGS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 BRACKETS: Final = re.compile(r"[\[\]{}]")
 ESCAPED_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -61,15 +65,29 @@ class Whole(Number):
 
 
 def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
-    """Decode one record into one value a field.
+    """Decode one record into one value a column.
 
     Values are what `pyarrow.array` takes: days since 1970-01-01 for dates, microseconds since the epoch for
-    timestamps, Decimal for decimals.
+    timestamps and since midnight for times, Decimal for decimals, pairs for maps.
 
     Raises:
         NotDecodableError: the record does not follow the rules.
     """
-    return _members(parse(payload), fields, "")
+    values = _members(parse(payload), fields, "")
+    return [value for value, field in zip(values, fields, strict=True) if field.type.kind is not Kind.NULL]
+
+
+def behind_header(payload: bytes) -> bytes:
+    """The payload without the header of a schema registry's client, where it has one: a zero byte and four more.
+
+    Raises:
+        NotDecodableError: the header is cut.
+    """
+    if not payload.startswith(b"\0"):
+        return payload
+    if len(payload) < HEADER:
+        raise NotDecodableError("too-short", "the payload begins with a zero byte, and ends before the header does")
+    return payload[HEADER:]
 
 
 def parse(payload: bytes) -> dict[str, Any]:
@@ -149,11 +167,11 @@ def _encodable(value: Any) -> bool:
 
 
 def _members(record: Mapping[str, Any], fields: Sequence[Field], path: str) -> list[Any]:
-    known = {field.name for field in fields}
-    for name in record:
-        if name not in known:
+    known = {field.name: field.type.kind for field in fields}
+    for name, value in record.items():
+        if name not in known or (known[name] is Kind.NULL and value is not None):
             shown = f"{path}{name}"[:SHOWN_NAME]
-            raise NotDecodableError("undeclared-field", f"field {shown!r} is not among the declared fields")
+            raise NotDecodableError("undeclared-field", f"field {shown!r} is not among the known fields")
     return [_value(record.get(field.name), field.type, f"{path}{field.name}") for field in fields]
 
 
@@ -215,9 +233,9 @@ def _nearest_float(number: str) -> float:
     with np.errstate(over="ignore"):
         other = float(np.nextafter(np.float32(single), np.float32(math.copysign(math.inf, value - single))))
     if single != value and abs(value - single) == abs(other - value):
-        exact = Fraction(number)
-        if exact != Fraction(value):
-            value = math.nextafter(value, math.inf if exact > Fraction(value) else -math.inf)
+        exact = Decimal(number)
+        if exact != Decimal(value):
+            value = math.nextafter(value, math.inf if exact > Decimal(value) else -math.inf)
             single = struct.unpack("<f", struct.pack("<f", value))[0]
     return single
 
@@ -266,6 +284,35 @@ def _timestamp(value: Any, wanted: FieldType, path: str) -> int:
     return seconds * 1_000_000 + int((fraction or "")[:6].ljust(6, "0"))
 
 
+def _time(value: Any, wanted: FieldType, path: str) -> int:
+    match = TIME.fullmatch(_string(value, wanted, path))
+    hour, minute, second = (int(part or 0) for part in match.groups()[:3]) if match else (24, 0, 0)
+    if match is None or hour > 23 or minute > 59 or second > 59:
+        raise NotDecodableError("invalid-time", "the string is not a time of day of the form hh:mm:ss")
+    fraction = match[4] or ""
+    if fraction[6:].strip("0"):
+        raise NotDecodableError("inexact-time", "the time of day is finer than a microsecond")
+    return (hour * 3600 + minute * 60 + second) * 1_000_000 + int(fraction[:6].ljust(6, "0"))
+
+
+def _uuid(value: Any, wanted: FieldType, path: str) -> str:
+    text = _string(value, wanted, path)
+    if not UUID.fullmatch(text):
+        raise NotDecodableError("invalid-uuid", "the string is not a uuid of 36 characters")
+    return text
+
+
+def _binary(value: Any, wanted: FieldType, path: str) -> bytes:
+    try:
+        return base64.b64decode(_string(value, wanted, path), validate=True)
+    except (binascii.Error, ValueError):
+        raise NotDecodableError("invalid-base64", "the string is not base64 with padding") from None
+
+
+def _json(value: Any, _wanted: FieldType, _path: str) -> str:
+    return compact(value)
+
+
 def _decimal(value: Any, wanted: FieldType, _path: str) -> Decimal:
     match = NUMBER.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -294,13 +341,20 @@ def _struct(value: Any, wanted: FieldType, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong_type("an object")
     values = _members(value, wanted.members, f"{path}.")
-    return {member.name: item for member, item in zip(wanted.members, values, strict=True)}
+    pairs = zip(wanted.members, values, strict=True)
+    return {member.name: item for member, item in pairs if member.type.kind is not Kind.NULL}
 
 
 def _list(value: Any, wanted: FieldType, path: str) -> list[Any]:
     if not isinstance(value, list) or wanted.element is None:
         raise _wrong_type("an array")
     return [_value(item, wanted.element, f"{path}[]") for item in value]
+
+
+def _map(value: Any, wanted: FieldType, path: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or wanted.element is None:
+        raise _wrong_type("an object")
+    return [(name, _value(item, wanted.element, f"{path}{{}}")) for name, item in value.items()]
 
 
 CONVERTERS: Final[Mapping[Kind, Callable[[Any, FieldType, str], Any]]] = {
@@ -317,4 +371,9 @@ CONVERTERS: Final[Mapping[Kind, Callable[[Any, FieldType, str], Any]]] = {
     Kind.DECIMAL: _decimal,
     Kind.STRUCT: _struct,
     Kind.LIST: _list,
+    Kind.MAP: _map,
+    Kind.TIME: _time,
+    Kind.UUID: _uuid,
+    Kind.BINARY: _binary,
+    Kind.JSON: _json,
 }

@@ -15,9 +15,9 @@ import pyarrow as pa
 from lakeward.decoding import json_reference
 from lakeward.decoding.avro_reference import AvroReading
 from lakeward.decoding.avro_registered import CODES, Refusal, resolve
-from lakeward.decoding.json_fields import Field
 from lakeward.decoding.json_fields import arrow_schema as json_schema
 from lakeward.decoding.json_reference import NotDecodableError
+from lakeward.decoding.json_types import Field
 from lakeward.decoding.registry import RegistryClient
 from lakeward.records import Decoded, DecodedPart, RawBatch, Reject
 
@@ -106,5 +106,5 @@ class JsonReading:
         self.schema = json_schema(fields)
 
     def __call__(self, payload: bytes) -> Values:
-        """See `Reading`."""
-        return json_reference.decode(payload, self._fields)
+        """See `Reading`; a registry's header is passed over."""
+        return json_reference.decode(json_reference.behind_header(payload), self._fields)

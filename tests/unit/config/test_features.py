@@ -49,7 +49,7 @@ EVERYTHING = {
             "table": "a.b",
             "mode": "overwrite",
             "key": ["id"],
-            "decode": "bytes",
+            "decode": "debezium",
             "decode_key": "long",
             "on_delete": "mark",
             "metadata_columns": {"a": "operation", "b": "offset"},

@@ -147,8 +147,10 @@ def test_the_flush_of_a_table_takes_what_it_leaves_out_from_the_common_one():
 
 
 def test_declared_json_fields_are_normalised():
-    config = from_mapping(minimal(decode={"json": {"fields": {"price": "decimal( 18 , 6 )", "id": "long"}}}))
-    assert config.decode.fields == {"price": "decimal(18,6)", "id": "long"}
+    config = from_mapping(
+        minimal(decode={"json": {"fields": {"price": "decimal( 18 , 6 )", "a": "list< struct<b: long> >"}}})
+    )
+    assert config.decode.fields == {"price": "decimal(18,6)", "a": "list<struct<b:long>>"}
 
 
 def test_a_tables_own_decoder_comes_first():

@@ -213,6 +213,17 @@ def test_a_wrong_section_is_one_line(extra, expected):
             'f.yaml:8: tables[0].decode: unknown decoder "jsno"; did you mean "json"?',
         ),
         (
+            "{topics: [a], table: a.b, decode: protobuf}",
+            (
+                "f.yaml:8: tables[0].decode: protobuf is not decoded; "
+                "write `decode: bytes` to keep the records as they are"
+            ),
+        ),
+        (
+            '{topics: [a], table: a.b, decode: {json: {fields: {a: "list<lnog>"}}}}',
+            'f.yaml:8: tables[0].decode.json.fields.a: unknown type "lnog>"; did you mean "long"?',
+        ),
+        (
             "{topics: [a], table: a.b, decode: {json: {feilds: {}}}}",
             'f.yaml:8: tables[0].decode.json.feilds: unknown key; did you mean "fields"?',
         ),

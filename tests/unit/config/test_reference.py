@@ -41,4 +41,5 @@ def test_keys_are_listed_as_they_are_written():
         "json": "json_",
         "debezium": "debezium",
         "bytes": "bytes_",
+        "string": "string",
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lakeward.decoding import json as json_decoder
-from lakeward.decoding import json_reference
+from lakeward.decoding import json_reference, json_registered
 from lakeward.decoding.json import JsonDecoder
 from lakeward.decoding.json_fields import declared
 from lakeward.decoding.json_reference import NotDecodableError
@@ -195,6 +195,6 @@ def test_a_reason_names_the_field_and_holds_no_value() -> None:
 def test_the_documentation_names_every_code_and_no_other() -> None:
     page = (Path(__file__).parents[3] / "docs" / "json.md").read_text()
     documented = set(re.findall(r"`([a-z0-9-]+)`", page.split("## Codes of rejects")[1]))
-    sources = (Path(module.__file__).read_text() for module in (json_reference, json_decoder))
-    codes = {code for text in sources for code in re.findall(r'(?:Error\(|Reject\(i, )\s*"([a-z0-9-]+)"', text)}
+    sources = (Path(module.__file__).read_text() for module in (json_reference, json_decoder, json_registered))
+    codes = {code for text in sources for code in re.findall(r'(?:Error\(|Reject\(i, |return )\s*"([a-z0-9-]+)"', text)}
     assert documented == codes

@@ -136,6 +136,12 @@ class IcebergTarget:
         table = self._handle.load()
         return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
 
+    @property
+    def columns(self) -> pa.Schema | None:
+        """The table's columns as last seen, without asking; None where it has not been."""
+        table = self._handle.seen
+        return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
+
     def history(self) -> list[Record]:
         """Every commit of the table that is known, oldest first; empty where there is no table.
 

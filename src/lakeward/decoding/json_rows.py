@@ -1,0 +1,139 @@
+"""Messages to rows of known fields: the compiled reader first, the reference for what that one leaves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakeward.decoding import json_kernel, json_numbers, json_reference, json_types, native, text
+from lakeward.decoding.code_cache import CodeCache
+from lakeward.decoding.json_columns import allocate, arrays, plan, slack
+from lakeward.decoding.json_fields import arrow_schema
+from lakeward.decoding.json_kernel import Columns, read_records
+from lakeward.decoding.json_reference import NotDecodableError
+from lakeward.decoding.json_types import Field
+from lakeward.records import NULL, Blobs, DecodedPart, Reject
+
+CHUNK_ROWS = 32_768
+CHUNK_BYTES = 16 << 20
+"""Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits."""
+
+PROGRAM = '''\
+"""Reads JSON records. Written by lakeward."""
+
+from lakeward.decoding.json_kernel import read_records
+
+
+def decode(data, start, length, first, plan, out):
+    read_records(data, start, length, first, plan, out)
+'''
+
+NDInt = NDArray[np.int64]
+
+
+class RowReader:
+    """Reads records with these fields: the compiled reader first, the reference what that one leaves.
+
+    Args:
+        fields: at least one.
+        cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+    """
+
+    def __init__(self, fields: Sequence[Field], cache_folder: Path | None) -> None:
+        self.fields = tuple(fields)
+        self.schema = arrow_schema(fields)
+        self._nested = any(field.type.nested for field in fields)
+        if not self._nested:
+            self._plan = plan(fields)
+            self._slack = slack(self._plan)
+            self._reader = _compiled(cache_folder)
+
+    def rows(self, values: Blobs, rejects: list[Reject]) -> list[DecodedPart]:
+        """Read all messages but the null ones: one part, or none where there is no row; adds to ``rejects``."""
+        read = [self.read(values, low, high, rejects) for low, high in _chunks(values.length)]
+        index = np.concatenate([np.empty(0, np.int64), *(places for _, places in read)])
+        return [DecodedPart(pa.concat_tables([table for table, _ in read]), index)] if len(index) else []
+
+    def read(self, values: Blobs, low: int, high: int, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
+        """Read the messages ``[low, high)``: their rows and which message each is; adds to ``rejects``."""
+        if self._nested:
+            usual, index = self.schema.empty_table(), np.empty(0, np.int64)
+            unusual = low + np.flatnonzero(values.length[low:high] != NULL)
+        else:
+            out = self._run(values, low, high)
+            usual = pa.Table.from_arrays(arrays(self.fields, out), schema=self.schema)
+            index, unusual = out.origin[: out.counts[0]], out.unusual[: out.counts[1]]
+        if not len(unusual):
+            return usual, index
+        others, other_index = self._read_unusual(values, unusual, rejects)
+        index = np.concatenate([index, other_index])
+        order = np.argsort(index)
+        return pa.concat_tables([usual, others]).take(order).combine_chunks(), index[order]
+
+    def _read_unusual(self, values: Blobs, unusual: NDInt, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
+        rows, index = [], []
+        for i in unusual.tolist():
+            try:
+                rows.append(json_reference.decode(values.get(i) or b"", self.fields))
+                index.append(i)
+            except NotDecodableError as error:
+                rejects.append(Reject(i, error.code, error.reason))
+        columns = [pa.array([row[g] for row in rows], column.type) for g, column in enumerate(self.schema)]
+        return pa.Table.from_arrays(columns, schema=self.schema), np.array(index, np.int64)
+
+    def _run(self, values: Blobs, low: int, high: int) -> Columns:
+        """Run the compiled reader. Records that end too near to the buffer's end are copied to a longer one first."""
+        start, length = values.start[low:high], values.length[low:high]
+        size = np.maximum(length, 0).astype(np.int64)
+        out = allocate(self.fields, high - low, int(size.sum()))
+        near = start + size + self._slack > len(values.data)
+        split = int(near.argmax()) if near.any() else high - low
+        tail = Blobs.of([values.get(i) for i in range(low + split, high)])
+        padded = np.concatenate([tail.data, np.zeros(self._slack, np.uint8)])
+        self._call(values.data, start[:split], length[:split], low, out)
+        self._call(padded, tail.start, tail.length, low + split, out)
+        return out
+
+    def _call(self, data: NDArray[Any], start: NDArray[Any], length: NDArray[Any], first: int, out: Columns) -> None:
+        self._reader(_read_only(data), _read_only(start), _read_only(length), first, self._plan, out)
+
+
+@cache
+def _compiled(cache_folder: Path | None) -> Callable[..., Any]:
+    """The compiled reader, one a process: fields are data to it, so that hundreds of tables share its code."""
+    if cache_folder is None:
+        return read_records
+    depends = "".join(map(inspect.getsource, (native, text, json_types, json_numbers, json_kernel)))
+    return CodeCache(cache_folder).function(PROGRAM, depends=depends, warm_up=_warm_up)
+
+
+def _warm_up(reader: Callable[..., Any]) -> None:
+    """Compile or load it: the types of its arguments are the same for all fields."""
+    nothing, data = Blobs.of(()), _read_only(np.zeros(0, np.uint8))
+    reader(data, _read_only(nothing.start), _read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of one type, whatever the source hands over: numba compiles the reader for each type that it meets."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Runs of messages within the bounds of a chunk, at least one message each."""
+    ends = np.cumsum(np.maximum(length, 0), dtype=np.int64)
+    low = 0
+    while low < len(length):
+        before = int(ends[low - 1]) if low else 0
+        fitting = int(np.searchsorted(ends, before + CHUNK_BYTES, side="right"))
+        high = min(max(low + 1, fitting), low + CHUNK_ROWS)
+        yield low, high
+        low = high
