@@ -18,8 +18,8 @@ MODULES = {  # in the order in which they depend on each other
     "iceberg-rest": "servers.iceberg_rest",
     "postgres": "servers.postgres",
 }
-OPTIONAL = {"spark": "servers.spark"}
-"""Large, needed by few tests, and installed only when named."""
+OPTIONAL = {"spark": "servers.spark", "connect-sink": "servers.connect_sink"}
+"""Large, needed by few tests or benchmarks, and installed only when named."""
 NEEDS = {"iceberg-rest": "minio"}
 
 
