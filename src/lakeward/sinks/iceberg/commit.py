@@ -48,6 +48,7 @@ T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 10.0
+LONGEST_CONFLICT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Commit:
     _generations: list[Staged] = field(default_factory=list)
     _sends: int = 0
     _conflicts: int = 0
+    _attempt_s: float = FIRST_WAIT_S
 
     @property
     def batch(self) -> Batch:
@@ -130,8 +132,10 @@ class Commit:
             if settled is not None:
                 self._sweep(table, settled)
                 return settled
+            began = desk.clock.monotonic()
             attempt = self._patiently(partial(self._build, table, seen), "writing manifests")
             answer = self._send(table, attempt)
+            self._attempt_s = max(desk.clock.monotonic() - began, FIRST_WAIT_S)
             while not isinstance(answer, Table):
                 table = self._patiently(desk.handle.look, "looking for the commit")
                 if self._trace(table, None) is not None or not attempt.stands(table.metadata):
@@ -260,11 +264,14 @@ class Commit:
             raise told from error
 
     def _wait(self, error: Exception, *, moved: bool) -> None:
-        """A first conflict is rebased at once; later ones wait with jitter, shorter for older batches (C6)."""
+        """A first conflict is rebased at once; later ones wait with jitter, shorter for older batches (C6).
+
+        Never longer than an attempt takes, and less with each conflict: a writer that wins has its next batch to stage
+        first, so one that keeps trying comes in between, and one that waits longer and longer would starve.
+        """
         if isinstance(error, CommitFailedException):
             self._conflicts += 1
-            age = self.desk.clock.monotonic() - self.staged.files.began
-            longest = min(FIRST_WAIT_S * 2 ** (self._conflicts - 1), 1.0) / (1.0 + age / 10.0)
+            longest = min(self._attempt_s, LONGEST_CONFLICT_S) * 2 / self._conflicts
             wait = 0.0 if self._conflicts == 1 else longest * self.desk.chance.random()
         else:
             longest = 0.0 if moved else min(FIRST_WAIT_S * 2 ** min(self._sends, 10), LONGEST_WAIT_S)
