@@ -40,7 +40,7 @@ FAILURES = (
     ("decimal-overflow", "a decimal has more digits than its schema declares"),
     ("timestamp-overflow", "a timestamp does not fit 64 bits of microseconds"),
     ("time-out-of-range", "a time of day is negative or not below 24 hours"),
-    ("too-many-items", "an array announces more items than its message can hold"),
+    ("too-many-items", "an array or a map announces more items than its message can hold"),
     ("invalid-uuid", "a uuid is not written as 8-4-4-4-12 hexadecimal digits"),
     ("duplicate-key", "a map holds one key twice"),
     ("too-deep", "a record holds itself in more levels than are read"),
