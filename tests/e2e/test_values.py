@@ -180,3 +180,23 @@ def text(row: dict[str, Any]) -> bytes:
             written = json.dumps(value, ensure_ascii=False)
         parts.append(f"{json.dumps(name)}: {written}")
     return ("{" + ", ".join(parts) + "}").encode()
+
+
+def test_a_table_gets_the_columns_that_were_chosen_under_the_names_that_were_chosen_over_a_restart(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    broker.create("people", 1)
+    producer = producer_of(broker.bootstrap_servers, {"log_level": 0})
+    table = {
+        "topics": ["people"],
+        "table": "web.people",
+        "columns": {"exclude": ["password"], "rename": {"id": "person"}},
+        "metadata_columns": {"at": "offset"},
+    }
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [table]))
+    for number in range(2):  # the second start reads the fields from the table
+        produce(producer, "people", [b'{"id": %d, "name": "n%d", "password": "p"}' % (number, number)])
+        site.catch_up()
+    assert sorted(site.held("web.people").to_pylist(), key=lambda row: row["at"]) == [
+        {"person": number, "name": f"n{number}", "at": number} for number in range(2)
+    ]
