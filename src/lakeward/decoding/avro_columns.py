@@ -22,9 +22,10 @@ def allocate(program: Program, messages: int, size: int) -> list[NDArray[Any]]:
 
     Memory that stays unwritten is address space only.
     """
-    items = [messages] + [
-        size // least if least else messages * int(MAX_SIZELESS_ITEMS) for least in program.smallest[1:]
-    ]
+    rows = program.smallest[0]
+    # One more than there can be rows: a message that fails has begun to write its own.
+    items = [min(messages, size // rows + 1) if rows else messages]
+    items += [size // least if least else messages * int(MAX_SIZELESS_ITEMS) for least in program.smallest[1:]]
     return [_buffer(slot, items[slot.scope], size) for slot in program.slots]
 
 

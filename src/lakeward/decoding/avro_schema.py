@@ -42,6 +42,8 @@ LOGICAL = {
 """Logical types with a meaning of their own. All others are read as the type that they annotate, as Avro demands."""
 
 MAX_DIGITS = 38
+MAX_FIXED = 1 << 20
+"""Bytes of a fixed: a null takes as much room in memory as a value."""
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 """Named types that are used twice are two columns: a small text can describe a tree of any size."""
@@ -75,15 +77,17 @@ def _loaded(text: str, origin: str) -> Any:
     if text in PRIMITIVES:  # some registries hand these over without quotes
         return text
     try:
-        return json.loads(text)
+        schema = json.loads(text)
+        json.dumps(schema, ensure_ascii=False).encode()  # half a surrogate pair can be no name
     except (ValueError, RecursionError) as error:
         raise SchemaMismatchError(f"{origin} is not valid JSON", "register the schema again") from error
+    return schema
 
 
 def _is_record(schema: Any) -> bool:
     while isinstance(schema, dict) and isinstance(schema.get("type"), dict):
         schema = schema["type"]
-    return isinstance(schema, dict) and schema.get("type") in {"record", "error"}
+    return isinstance(schema, dict) and schema.get("type") in ("record", "error")  # perhaps a list, which no set takes
 
 
 def _unavailable(origin: str, construct: str, path: str) -> SchemaMismatchError:
@@ -167,7 +171,9 @@ class _Parser:
                 return Duration()
             case {"type": "fixed", "size": 0}:
                 return Record((), full)  # nothing, which no file has a type for
-            case {"type": "fixed", "size": int(size)} if 0 < size < 2**31:
+            case {"type": "fixed", "size": int(size)} if size > MAX_FIXED:
+                raise _unavailable(self.origin, f"a fixed of more than {MAX_FIXED:,} bytes", path)
+            case {"type": "fixed", "size": int(size)} if size > 0:
                 return Fixed(size)
             case {"type": "record" | "error", "fields": [*fields]}:
                 return self._record(full, fields, namespace, path, depth)

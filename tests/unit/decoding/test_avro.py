@@ -353,6 +353,21 @@ def test_values_that_are_much_larger_than_their_bytes_are_decoded_in_smaller_chu
     assert column.to_pylist() == [[None] * 20] * 1_000
 
 
+def test_messages_too_short_for_a_large_fixed_take_no_room_for_it(
+    decoder: AvroDecoder, registry: EmbeddedRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = [{"name": "a", "type": "string"}, {"name": "b", "type": {"type": "fixed", "name": "Large", "size": 2**20}}]
+    schema_id = registry.register("large-value", json.dumps({"type": "record", "name": "R", "fields": fields}))
+    allocated = []
+    empty = np.empty
+    monkeypatch.setattr(np, "empty", lambda *given: allocated.append(empty(*given)) or allocated[-1])
+    good = framed(schema_id, counted(b"x") + bytes(2**20))
+    decoded = decoder.decode(batch([framed(schema_id, counted(b"abc"))] * 10_000 + [good]))
+    assert decoded.parts[0].index.tolist() == [10_000]
+    assert {reject.code for reject in decoded.rejects} == {"truncated"}
+    assert max(array.nbytes for array in allocated) < 4 << 20
+
+
 @pytest.mark.parametrize("levels", [16, 17, 60])
 def test_arrays_may_lie_deep_in_one_another(decoder: AvroDecoder, registry: EmbeddedRegistry, levels: int) -> None:
     kind: Any = "int"

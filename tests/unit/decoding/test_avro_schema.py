@@ -141,6 +141,8 @@ def test_named_types_are_found_by_name_and_namespace() -> None:
     [
         (["int", "string", "int"], r"a union holds int twice at field f0"),
         (["null", "null"], r"a union holds null twice at field f0"),
+        ({"type": "fixed", "name": "F", "size": 2**20 + 1}, r"a fixed of more than 1,048,576 bytes at field f0"),
+        ({"type": "enum", "name": "E", "symbols": ["\ud800"]}, r"is not valid JSON"),
         ({"type": "map"}, r"type map is not defined at field f0"),
         ({"type": "bytes", "logicalType": "decimal", "precision": 39}, r"a decimal of 39 digits .* at field f0"),
         (
@@ -170,6 +172,8 @@ def test_what_cannot_become_a_column_is_refused_by_name_and_place(kind: Any, mes
     [
         ("{", "schema id 7 is not valid JSON"),
         ("[" * 100_000, "schema id 7 is not valid JSON"),
+        ('{"type": ["int", "int"]}', "a union holds int twice at field value"),
+        ('{"type": {"type": []}}', "a union is empty"),
         ('"String"', "type String is not defined at field value"),
         ('{"type": "record", "name": "R", "fields": []}', "a record without fields"),
         ('{"type": "record", "name": "R", "fields": [{"name": "a"}]}', "no name or no type"),
