@@ -29,6 +29,7 @@ from lakeward.decoding.avro_schema import parse
 from lakeward.decoding.avro_shape import ReadShape, Shape
 from lakeward.decoding.avro_types import Record
 from lakeward.decoding.registry import Registered
+from lakeward.errors import SchemaMismatchError
 
 QUICK = settings(
     max_examples=300,
@@ -186,6 +187,61 @@ def test_every_truncation_is_rejected(seed: int) -> None:
         with pytest.raises(DamagedError) as caught:
             reader.read(good[:k], 0)
         assert (caught.value.code, caught.value.reason) == (reject.code, reject.reason)
+
+
+STRANGE: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    2**40,
+    "",
+    "int",
+    "record",
+    "a.b",
+    "\ud800",
+    [],
+    {},
+    ["int"],
+    {"type": []},
+]
+KEYS = [
+    "logicalType",
+    "namespace",
+    "aliases",
+    "doc",
+    "size",
+    "items",
+    "precision",
+    "scale",
+    "type",
+    "symbols",
+    "values",
+]
+
+
+def twisted(rng: random.Random, schema: Any) -> Any:
+    """The schema with a part replaced by something strange here and there, or left out."""
+    if rng.random() < 0.05:
+        return rng.choice(STRANGE)
+    if isinstance(schema, list):
+        return [twisted(rng, one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: twisted(rng, one) for key, one in schema.items() if rng.random() > 0.02}
+    return {**kept, rng.choice(KEYS): rng.choice(STRANGE)} if rng.random() < 0.05 else kept
+
+
+@settings(QUICK, max_examples=200)
+@given(topics(), SEEDS)
+def test_a_strange_schema_is_read_or_refused_and_nothing_else(schema: Any, seed: int) -> None:
+    try:
+        record = parse(json.dumps(twisted(random.Random(seed), schema)), "test")
+    except SchemaMismatchError:
+        return
+    interpreted_shape(record, 0)
+    RecordReader(record)
 
 
 @settings(QUICK, max_examples=400)
