@@ -19,7 +19,14 @@ from tests.simulation.stream import Group, Log, Member
 from tests.simulation.world import FAR, Climate, Clock, World, conditions
 
 from lakeward.batching import FlushPolicy
-from lakeward.errors import Directive, LakewardError, OperatorError, UndecidedError, UnreachableError
+from lakeward.errors import (
+    ConfigurationError,
+    Directive,
+    LakewardError,
+    OperatorError,
+    UndecidedError,
+    UnreachableError,
+)
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Partition
@@ -306,7 +313,7 @@ class History:
         def go() -> None:
             try:
                 target.roll_back(target.plan_rollback(to), f"{world.chance.getrandbits(128):032x}")
-            except OperatorError:
+            except (OperatorError, ConfigurationError):  # it has moved on, or the snapshot has expired meanwhile
                 world.happened["rollback refused"] += 1
             except LakewardError as error:
                 if error.directive is not Directive.RETRY and not isinstance(error, UndecidedError):
