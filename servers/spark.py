@@ -79,7 +79,6 @@ class Spark(Server):
             lake: "org.apache.iceberg.spark.SparkCatalog",
             f"{lake}.type": "rest",
             f"{lake}.uri": self._catalog.url,
-            f"{lake}.cache-enabled": "false",
             f"{lake}.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
             f"{lake}.s3.endpoint": self._store.url,
             f"{lake}.s3.path-style-access": "true",
