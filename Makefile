@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak check format bench servers clean
+.PHONY: help install demo test soak check format bench bench-compare servers clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -36,8 +36,12 @@ format: install  ## let the formatter and the fixer have their way
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install servers  ## rows per second beside a plain baseline, on real Kafka
-	@$(BIN)/python -m benchmarks
+bench: install servers  ## every figure that lakeward is measured by, as one JSON (half an hour; more: docs/benchmarks.md)
+	@$(BIN)/python -m servers install connect-sink
+	@$(BIN)/python -m benchmarks --peers
+
+bench-compare: install  ## two results of `bench` side by side: make bench-compare A=one.json B=other.json
+	@$(BIN)/python -m benchmarks --compare $(A) $(B)
 
 servers: install  ## install the real servers for the tests (Kafka, registry, catalog, S3)
 	@$(BIN)/python -m servers install

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 import yaml
 
 from benchmarks.topics import JSON_FIELDS, SCHEMA
 
+_LOOK_S = 0.05
 PARTITION_BY = ["day(exchange_timestamp)"]
 
 
@@ -38,7 +40,8 @@ class Run:
     """One writer over one topic. ``streaming_s``: from its partitions being assigned to its last commit.
 
     ``process_s`` and ``cpu_s`` are of the whole process; ``startup_cpu_s`` is what the same process takes where
-    there is nothing to read: imports, connecting, leaving. ``peak_mib`` is resident.
+    there is nothing to read: imports, connecting, leaving. ``peak_mib`` is resident. ``others`` are the cores that
+    everything else on the machine took meanwhile, the broker included.
     """
 
     writer: str
@@ -50,6 +53,7 @@ class Run:
     cpu_s: float
     startup_cpu_s: float
     peak_mib: float
+    others: float
 
     @property
     def per_second(self) -> float:
@@ -80,7 +84,7 @@ def lakeward(folder: Path, feed: Feed) -> Run:
     first = next(_time(event) for event in events if event["event"] == "assigned")
     last = [_time(event) for event in events if event["event"] == "committed"][-1]
     rows, commits = told["tables"][0]["written"], told["tables"][0]["commits"]
-    return Run("lakeward", feed.encoding, rows, commits, last - first, ran.seconds, ran.cpu, idle.cpu, ran.peak_mib)
+    return _run("lakeward", feed, _Told(rows, commits, last - first), ran, idle)
 
 
 def _run_lakeward(folder: Path, feed: Feed, topic: str) -> _Ran:
@@ -111,10 +115,7 @@ def baseline(folder: Path, feed: Feed) -> Run:
     idle = _run_baseline(folder, feed, 0)
     ran = _run_baseline(folder, feed, feed.messages)
     told = json.loads(ran.out)
-    seconds = told["streaming_s"]
-    return Run(
-        "baseline", feed.encoding, told["rows"], told["commits"], seconds, ran.seconds, ran.cpu, idle.cpu, ran.peak_mib
-    )
+    return _run("baseline", feed, _Told(told["rows"], told["commits"], told["streaming_s"]), ran, idle)
 
 
 def _run_baseline(folder: Path, feed: Feed, messages: int) -> _Ran:
@@ -131,21 +132,52 @@ class _Ran:
     seconds: float
     cpu: float
     peak_mib: float
+    others: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    rows: int
+    commits: int
+    streaming_s: float
+
+
+def _run(writer: str, feed: Feed, told: _Told, ran: _Ran, idle: _Ran) -> Run:
+    used = ran.seconds, ran.cpu, idle.cpu, ran.peak_mib, ran.others
+    return Run(writer, feed.encoding, told.rows, told.commits, told.streaming_s, *used)
 
 
 def _measured(command: Sequence[str], home: Path) -> _Ran:
     out, err = home / "out", home / "err"
-    began = time.monotonic()
+    began, busy = time.monotonic(), _busy_s()
     with out.open("wb") as stdout, err.open("wb") as stderr:
         child = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=Path(__file__).parents[1])
-        _, status, used = os.wait4(child.pid, 0)
+        peak = 0.0
+        while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+            peak = _peak_mib(child.pid) or peak
+            time.sleep(_LOOK_S)
+        _, status, used = ended
         child.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - began
     if child.returncode:
         sys.exit(f"{' '.join(command[:4])} failed:\n{err.read_text()[-2000:]}\n{out.read_text()}")
-    ran = _Ran(out.read_text(), err.read_text(), seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    cpu = used.ru_utime + used.ru_stime
+    others = (_busy_s() - busy - cpu) / seconds
+    ran = _Ran(out.read_text(), err.read_text(), seconds, cpu, peak, others)
     shutil.rmtree(home / "warehouse", ignore_errors=True)
     return ran
+
+
+def _peak_mib(pid: int) -> float:
+    """The most memory that a process has had; what `wait4` tells of it would include ours, from which it was forked."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
+
+
+def _busy_s() -> float:
+    """CPU time of the whole machine, seconds since it started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
 def _time(event: dict[str, str]) -> float:

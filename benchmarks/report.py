@@ -8,7 +8,6 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,15 +19,6 @@ from lakeward.cli.output import print_table
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("lakeward", "confluent-kafka", "pyarrow", "pyiceberg", "numba", "numpy", "fastavro", "orjson")
 FIGURES = ("rows_per_second", "rows_per_cpu_second", "rows_per_cpu_second_streaming", "peak_mib")
-
-
-def document(runs: Sequence[Run], messages: int) -> dict[str, Any]:
-    """Everything that a later reader needs: machine, versions, commit, medians, and each run."""
-    return origin() | {
-        "messages": messages,
-        "medians": medians(runs),
-        "runs": [asdict(run) for run in runs],
-    }
 
 
 def origin() -> dict[str, Any]:
@@ -81,13 +71,12 @@ def save(result: dict[str, Any], place: Path | None) -> Path:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """One line a figure: before, after, and the change."""
+    """One line a figure that both have: before, after, and the change."""
     yield f"{before['commit']} -> {after['commit']}"
-    for name, figures in after["medians"].items():
-        for key in FIGURES:
-            was = before["medians"].get(name, {}).get(key)
-            if was:
-                yield f"{name:<16} {key:<30} {was:>14,.0f} {figures[key]:>14,.0f} {figures[key] / was - 1:>+8.1%}"
+    for name, value in after["figures"].items():
+        was = before["figures"].get(name)
+        if was:
+            yield f"{name:<26} {was:>14,.2f} {value:>14,.2f} {value / was - 1:>+8.1%}"
 
 
 def _commit() -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from lakeward.testing.generators import Market, avro_payloads, homes_of, iso_text, json_payloads, keys_of
 from lakeward.testing.producing import produce, producer_of
-from lakeward.testing.registry import EmbeddedRegistry
 
 FORMATS = ("avro", "json")
 SCHEMA = Path(__file__).parents[1] / "examples" / "market_data" / "schemas" / "trade.avsc"
@@ -23,10 +23,23 @@ JSON_FIELDS = {
     "ingestion_timestamp": "timestamptz",
     "sequence_number": "long",
 }
+KEPT = {"retention.ms": "-1", "retention.bytes": "-1"}
+"""The configuration of a topic that a run must find whole, however long it takes."""
 CHUNK = 100_000
 
 
-def fill(servers: str, topic: str, encoding: str, messages: int, registry: EmbeddedRegistry) -> None:
+class Registry(Protocol):
+    """A schema registry: the embedded one, or a real server."""
+
+    @property
+    def url(self) -> str:
+        """The base address for Confluent clients."""
+
+    def register(self, subject: str, schema: str) -> int:
+        """Register a schema's text; return its id."""
+
+
+def fill(servers: str, topic: str, encoding: str, messages: int, registry: Registry) -> None:
     """Send ``messages`` trades, spread over six partitions by symbol."""
     schema_id = registry.register(f"{topic}-value", SCHEMA.read_text()) if encoding == "avro" else 0
     market, producer = Market(seed=1), producer_of(servers)

@@ -5,25 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import measure
+from benchmarks.parts import QUICK, measure
 from benchmarks.poison import RATES, figures
-from benchmarks.report import compare, document, medians, save
+from benchmarks.report import compare, save
+from benchmarks.table import GOALS, lines
 from servers.kafka import Kafka
 
 
-def test_both_writers_write_every_message_and_the_result_can_be_kept_and_compared(kafka: Kafka, tmp_path: Path) -> None:
+def test_every_part_is_measured_and_the_result_can_be_kept_shown_and_compared(kafka: Kafka, tmp_path: Path) -> None:
     assert kafka.running  # skips where it is not installed; the benchmark starts one of its own
-    runs = measure(tmp_path, 3000, ["avro", "json"], 1)
-    assert [(run.writer, run.encoding, run.rows) for run in runs] == [
+    result = measure(tmp_path, QUICK, ["throughput", "starting", "steady", "freshness", "ageing"])
+    assert [(run["writer"], run["encoding"], run["rows"]) for run in result["runs"]] == [
         ("lakeward", "avro", 3000),
         ("baseline", "avro", 3000),
         ("lakeward", "json", 3000),
         ("baseline", "json", 3000),
     ]
-    assert set(medians(runs)) == {"lakeward avro", "baseline avro", "lakeward json", "baseline json"}
-    result = document(runs, 3000)
+    assert result["freshness"]["records"] > 0
+    told = {words: measured for words, _, measured, _ in lines(result["figures"])}
+    beyond = {goal.words for goal in GOALS if goal.key.endswith(("connect", "s3"))}
+    assert {words for words, measured in told.items() if measured == "not measured"} == beyond
     assert save(result, tmp_path / "r.json").exists()
-    assert any("lakeward avro" in line and "+0.0%" in line for line in compare(result, result))
+    assert any("avro rows/s" in line and "+0.0%" in line for line in compare(result, result))
 
 
 @pytest.mark.parametrize("kind", ["avro", "json"])

@@ -1,0 +1,203 @@
+"""Ten thousand small commits: what a commit costs at the end against the beginning, what grows, how the table reads.
+
+The target is driven directly, commits as fast as they go, with a clock on which one passes every flush interval:
+expiry and everything else that goes by time sees a table as old as it would be. Compaction runs in place, after the
+commit that makes it due; its time is told apart.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+
+from benchmarks.topics import SCHEMA
+from lakeward import schema_from_avro
+from lakeward.engine import Engine, quoted
+from lakeward.layout import Layout, parse_partition_term, parse_sort_term
+from lakeward.outcomes import Batch, CommitReceipt
+from lakeward.positions import Account, Partition, Position, Span
+from lakeward.sinks.iceberg.catalog import open_catalog
+from lakeward.sinks.iceberg.compacting import at_once
+from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
+from lakeward.testing.generators import Market, records
+
+HOME = Partition("market.trades", 0)
+SORTED = ("exchange_timestamp", "sequence_number")
+INTERVAL_MS = 250
+BIG = 500_000
+_AT = 10
+"""The early commits that are compared begin at this one; they are as many as the late ones."""
+_POOL = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ageing:
+    """Milliseconds a commit, staging its file included. ``early``: from the tenth on; ``late``: the last ones.
+
+    ``upkeep_ms`` is compaction, expiry and removal by the commit, on average over all. ``readers`` are seconds for all
+    rows, by reader: of this table, and of one with the same rows in big files.
+    """
+
+    store: str
+    commits: int
+    rows_a_commit: int
+    compared: int
+    early_ms: float
+    late_ms: float
+    early_p90_ms: float
+    late_p90_ms: float
+    upkeep_ms: float
+    data_files: int
+    snapshots: int
+    manifests: int
+    metadata_bytes: int
+    readers: Mapping[str, tuple[float, float]]
+    disk: Mapping[str, int] | None = None
+
+    @property
+    def factor(self) -> float:
+        """Late by early."""
+        return self.late_ms / self.early_ms
+
+
+class PacedClock:
+    """A clock that moves by the flush interval with each `tick`, and not otherwise."""
+
+    def __init__(self) -> None:
+        self._began = self._ms = time.time_ns() // 1_000_000
+
+    def tick(self) -> None:
+        """An interval has passed."""
+        self._ms += INTERVAL_MS
+
+    def now_ms(self) -> int:
+        """See `Clock.now_ms`."""
+        return self._ms
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return (self._ms - self._began) / 1000
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """See `Clock.wait`."""
+        return event.wait(seconds)
+
+
+def ageing(store: str, properties: Mapping[str, Any], commits: int, rows_a_commit: int) -> Ageing:
+    """Commit ``commits`` times into a new table of the catalog that ``properties`` name, then read it."""
+    catalog, clock = open_catalog(properties), PacedClock()
+    target = _target(catalog, "aged", clock)
+    took: list[float] = []
+    upkeep = 0.0
+    for number, rows in enumerate(_parts(commits, rows_a_commit)):
+        clock.tick()
+        took.append(_timed(lambda rows=rows, number=number: _commit(target, rows, number)) * 1000)  # type: ignore[misc]
+        upkeep += _timed(target.maintain)
+    table = catalog.load_table(("bench", "aged"))
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    compared = max(1, min(100, (commits - _AT) // 2))
+    early, late = took[_AT : _AT + compared], took[-compared:]
+    with table.io.new_input(table.metadata_location).open() as stream:
+        metadata = len(stream.read())
+    return Ageing(
+        store,
+        commits,
+        rows_a_commit,
+        compared,
+        statistics.median(early),
+        statistics.median(late),
+        _p90(early),
+        _p90(late),
+        upkeep * 1000 / commits,
+        int(snapshot.summary["total-data-files"] or 0),
+        len(table.metadata.snapshots),
+        len(snapshot.manifests(table.io)),
+        metadata,
+        _readers(catalog, properties, commits * rows_a_commit),
+        _disk(properties),
+    )
+
+
+def _target(catalog: Catalog, name: str, clock: PacedClock) -> IcebergTarget:
+    layout = Layout((parse_partition_term("day(exchange_timestamp)"),), tuple(map(parse_sort_term, SORTED)))
+    settings = TargetSettings("bench", ("bench", name), layout, rewriter=at_once)
+    return IcebergTarget(catalog, settings, clock, random.Random(1))
+
+
+def _parts(commits: int, rows: int) -> Iterator[pa.Table]:
+    """The rows of each commit: so many different ones, over and over."""
+    pool = min(commits, _POOL)
+    trades = list(records(Market(seed=1).trades(pool * rows)))
+    table = pa.Table.from_pylist(trades, schema=schema_from_avro(SCHEMA))
+    for number in range(commits):
+        yield table.slice(number % pool * rows, rows)
+
+
+def _commit(target: IcebergTarget, rows: pa.Table, number: int) -> None:
+    start, count = number * len(rows), len(rows)
+    end = start + count
+    batch = Batch(
+        id=f"bench-{number}",
+        parts=[rows],
+        claim={HOME: Span(start, end)},
+        upto={HOME: Position(end)},
+        sources={HOME.topic: None},
+        account=Account(count, count),
+    )
+    outcome = target.commit(target.stage(batch))
+    if not isinstance(outcome, CommitReceipt):
+        raise SystemExit(f"commit {number} was refused: {outcome.reason}")
+
+
+def _readers(catalog: Catalog, properties: Mapping[str, Any], rows: int) -> Mapping[str, tuple[float, float]]:
+    big, aged = _target(catalog, "big", PacedClock()), catalog.load_table(("bench", "aged"))
+    for number, part in enumerate(_parts(-(-rows // BIG), min(BIG, rows))):
+        _commit(big, part, number)
+    tables = {"aged": aged, "big": catalog.load_table(("bench", "big"))}
+    engine = Engine(properties)
+    for table in tables.values():
+        engine.add(table)
+    columns = ", ".join(f"max({column.name})" for column in aged.schema().fields)
+    duckdb, pyiceberg = (dict[str, list[float]](aged=[], big=[]) for _ in range(2))
+    for _ in range(5):
+        for name, table in tables.items():
+            sql = f"SELECT count(*), {columns} FROM {quoted(table)}"
+            duckdb[name].append(_timed(lambda sql=sql: engine.rows(sql)))  # type: ignore[misc]
+            pyiceberg[name].append(_timed(lambda table=table: table.scan().to_arrow()))  # type: ignore[misc]
+    return {
+        reader: (statistics.median(seconds["aged"]), statistics.median(seconds["big"]))
+        for reader, seconds in (("DuckDB", duckdb), ("PyIceberg", pyiceberg))
+    }
+
+
+def _disk(properties: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """Files and bytes of the aged table by folder, whatever refers to them; None where the store is not a disk."""
+    root = Path(str(properties["warehouse"]), "bench", "aged")
+    if not root.exists():
+        return None
+    found: dict[str, int] = {}
+    for kind in ("data", "metadata"):
+        files = [path for path in (root / kind).rglob("*") if path.is_file()]
+        found |= {f"{kind}_files": len(files), f"{kind}_bytes": sum(path.stat().st_size for path in files)}
+    return found
+
+
+def _p90(milliseconds: Sequence[float]) -> float:
+    return statistics.quantiles(milliseconds, n=10)[-1] if len(milliseconds) > 1 else milliseconds[0]
+
+
+def _timed(action: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
