@@ -216,7 +216,7 @@ class Assembly:
         return self._lanes[name]
 
     def _decoder(self, table: Table, target: IcebergTarget) -> Decoder:
-        selection = _selection(table)
+        selection = selection_of(table)
         decoder = self._records_decoder(table, target, selection)
         return decoder if selection == ColumnSelection() else SelectingDecoder(decoder, selection)
 
@@ -277,7 +277,8 @@ def _route(table: Table) -> Route:
     return Route(table.table, frozenset(table.topics or ()), pattern)
 
 
-def _selection(table: Table) -> ColumnSelection:
+def selection_of(table: Table) -> ColumnSelection:
+    """Which columns of the records ``table`` gets."""
     columns = table.columns
     include = None if columns.include is None else frozenset(columns.include)
     return ColumnSelection(include, frozenset(columns.exclude), dict(columns.rename))

@@ -73,7 +73,16 @@ def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
     Raises:
         NotDecodableError: the record does not follow the rules.
     """
-    values = _members(parse(payload), fields, "")
+    return values_of(parse(payload), fields)
+
+
+def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
+    """One value a column of a record that `parse` made; see `decode`.
+
+    Raises:
+        NotDecodableError: the record does not follow the rules.
+    """
+    values = _members(record, fields, "")
     return [value for value, field in zip(values, fields, strict=True) if field.type.kind is not Kind.NULL]
 
 

@@ -16,8 +16,10 @@ from lakeward.decoding import json_reference
 from lakeward.decoding.avro_reference import AvroReading
 from lakeward.decoding.avro_registered import CODES, Refusal, resolve
 from lakeward.decoding.json_fields import arrow_schema as json_schema
+from lakeward.decoding.json_inference import extend
 from lakeward.decoding.json_reference import NotDecodableError
 from lakeward.decoding.json_types import Field
+from lakeward.decoding.plain import COLUMN
 from lakeward.decoding.registry import RegistryClient
 from lakeward.records import Decoded, DecodedPart, RawBatch, Reject
 
@@ -92,19 +94,49 @@ def avro_reference(registry: RegistryClient) -> ReferenceDecoder:
     return ReferenceDecoder("fastavro", reading_of)
 
 
-def json_reference_of(fields: Sequence[Field]) -> ReferenceDecoder:
-    """By Python's json, into ``fields``."""
-    reading = JsonReading(fields)
+def json_reference_of(fields: Sequence[Field], grows: Callable[[str], bool] | None = None) -> ReferenceDecoder:
+    """By Python's json, into ``fields``.
+
+    Args:
+        fields: those of the rows.
+        grows: where fields are inferred: whether a field of this name may hold what ``fields`` do not tell; that is
+            left out of the rows, and so is what is null. None: they are declared, and there is nothing else.
+    """
+    reading = JsonReading(fields, grows)
     return ReferenceDecoder("Python's json", lambda _: (0, reading))
 
 
 class JsonReading:
-    """Reads JSON objects."""
+    """Reads JSON objects; see `json_reference_of`."""
 
-    def __init__(self, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: Sequence[Field], grows: Callable[[str], bool] | None) -> None:
         self._fields = fields
+        self._grows = grows
         self.schema = json_schema(fields)
 
     def __call__(self, payload: bytes) -> Values:
         """See `Reading`; a registry's header is passed over."""
-        return json_reference.decode(json_reference.behind_header(payload), self._fields)
+        record = json_reference.parse(json_reference.behind_header(payload))
+        fields = self._fields if self._grows is None else extend(self._fields, [record], self._grows)
+        return json_reference.values_of(record, fields)[: len(self.schema)]
+
+
+def plain_reference(*, text: bool) -> ReferenceDecoder:
+    """Values as they are, as `plain.PlainDecoder` has them."""
+    reading = PlainReading(text=text)
+    return ReferenceDecoder("as they are", lambda _: (0, reading))
+
+
+class PlainReading:
+    """Takes a payload as it is, or as text."""
+
+    def __init__(self, *, text: bool) -> None:
+        self._text = text
+        self.schema = pa.schema([pa.field(COLUMN, pa.string() if text else pa.binary())])
+
+    def __call__(self, payload: bytes) -> Values:
+        """See `Reading`."""
+        try:
+            return [payload.decode() if self._text else payload]
+        except UnicodeDecodeError:
+            raise NotDecodableError("invalid-utf8", "the value is not valid UTF-8") from None

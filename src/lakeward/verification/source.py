@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,12 @@ import pyarrow as pa
 import requests
 from numpy.typing import NDArray
 
-from lakeward.assembly import Assembly
+from lakeward.assembly import Assembly, selection_of
 from lakeward.clock import Clock
+from lakeward.column_selection import ColumnSelection
 from lakeward.config.tables import Table
 from lakeward.decoding.json_fields import declared, of_schema
-from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of
+from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of, plain_reference
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError, StorageError
 from lakeward.metadata_columns import HEADER_PREFIX, type_of, with_metadata
@@ -57,6 +58,8 @@ class Way:
     native: bool
     columns: Mapping[str, str]
     """The metadata columns: name to what it holds."""
+    selection: ColumnSelection = field(default_factory=ColumnSelection)
+    """What the table gets of the decoder's columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +138,22 @@ class SourceComparison:
             lane = next(lane for lane in self._assembly.lanes_for(topic) if lane.target is target)
             return Way(lane.decoder, "the pipeline's own decoder", native=True, columns=columns)
         reference = self._reference(table, target, session)
-        return Way(reference, reference.name, native=False, columns=columns)
+        return Way(reference, reference.name, native=False, columns=columns, selection=selection_of(table))
 
     def _reference(self, table: Table, target: IcebergTarget, session: requests.Session) -> ReferenceDecoder:
         config = self._assembly.config
         decode = config.decode_of(table)
+        if decode.kind in {"bytes", "string"}:
+            return plain_reference(text=decode.kind == "string")
+        if decode.fields is not None:
+            return json_reference_of(declared(decode.fields))
         if decode.kind == "json":
-            schema = target.schema() or pa.schema([])
-            own = pa.schema([field for field in schema if field.name not in table.metadata_columns])
-            return json_reference_of(of_schema(own) if decode.fields is None else declared(decode.fields))
+            selection, schema = selection_of(table), target.schema() or pa.schema([])
+            own = selection.records(pa.schema([one for one in schema if one.name not in table.metadata_columns]))
+            evolves = table.schema_changes == "evolve"
+            return json_reference_of(
+                of_schema(own), lambda name: (evolves and name in own.names) or not selection.takes(name)
+            )
         registry = config.schema_registry
         if registry is None:
             raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
@@ -163,7 +173,7 @@ class SourceComparison:
             decoded = way.decoder.decode(raw)
             tally.count(raw, decoded)
             for part in decoded.parts:
-                rows = _with_metadata(part.rows, raw, part.index, way)
+                rows = _with_metadata(way.selection.select(part.rows), raw, part.index, way)
                 bench.add(rows, raw.topic, raw.partition[part.index], raw.offset[part.index])
                 tally.rows += len(rows)
             self._observe("reading the source", tally.records, coverage.offsets)
