@@ -23,7 +23,11 @@ _ADMIN_KEEPS = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket."
 
 
 class Catalogue:
-    """Asks through the consumer's own connections; ids through a client of its own, made when first needed."""
+    """Asks for offsets through the consumer's own connections; for topics through a client of its own.
+
+    Metadata of all topics that comes to a consumer while it joins its group makes librdkafka join again; the embedded
+    broker never answers that. The second client is made when it is first needed.
+    """
 
     def __init__(self, consumer: Consumer, properties: Mapping[str, Any]) -> None:
         self._consumer = consumer
@@ -41,10 +45,9 @@ class Catalogue:
         return {p: Bounds(low[p], end[p]) for p in there if p in low and p in end}
 
     def _there(self, topics: list[str]) -> list[Partition]:
-        """The partitions of ``topics``: of one, or else of all that the cluster has, asked once."""
+        """The partitions of ``topics``. Asked for all that there are: a question about one by name may create it."""
         try:
-            one = {"topic": topics[0]} if len(topics) == 1 else {}
-            known = self._consumer.list_topics(**one, timeout=REQUEST_S).topics if topics else {}
+            known = self._asking().list_topics(timeout=REQUEST_S).topics if topics else {}
         except KafkaException as failure:
             raise unanswered(f"topic {', '.join(topics)}", failure) from failure
         there: list[Partition] = []
@@ -85,7 +88,7 @@ class Catalogue:
         asked = list(topics)
         try:
             if not self._tells_ids:
-                cluster = self._consumer.list_topics(timeout=REQUEST_S)
+                cluster = self._asking().list_topics(timeout=REQUEST_S)
                 if cluster.controller_id <= 0 and not cluster.brokers.get(cluster.controller_id):
                     # Without a controller, nobody answers.
                     return {t: None for t in asked if t in cluster.topics and cluster.topics[t].error is None}
@@ -96,11 +99,8 @@ class Catalogue:
 
     def _described(self, topics: list[str]) -> dict[str, str | None]:
         """By the admin client alone: another thread may ask while the consumer is closed."""
-        with self._making:
-            if self._admin is None:  # an idle client is falsy
-                self._admin = AdminClient(self._properties)
         ids: dict[str, str | None] = {}
-        answers = self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_S)
+        answers = self._asking().describe_topics(TopicCollection(topics), request_timeout=REQUEST_S)
         for topic, answer in answers.items():
             try:
                 text = str(answer.result().topic_id)
@@ -110,6 +110,12 @@ class Catalogue:
             else:
                 ids[topic] = None if text == NO_ID else text
         return ids
+
+    def _asking(self) -> AdminClient:
+        with self._making:
+            if self._admin is None:  # an idle client is falsy
+                self._admin = AdminClient({**self._properties, "log_level": 0})  # what fails is raised
+            return self._admin
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """See `lakeward.stages.Source.ends`."""

@@ -40,6 +40,7 @@ class TopicWatch:
             return False
         self._next = now + (MISSING_S if missing else PATTERN_S)
         try:
+            # Through the consumer itself, which thereby learns of the topics that it is about to subscribe to.
             there = consumer.list_topics(timeout=LOOK_S).topics
         except KafkaException as failure:
             log.debug("topics not listed", reason=failure.args[0].str())

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer
 
+from lakeward.positions import Partition
 from lakeward.sources.kafka_catalogue import Catalogue
 from lakeward.testing.broker import EmbeddedBroker
 
@@ -24,3 +25,20 @@ def test_several_threads_may_ask_for_ids_at_once_and_one_client_answers_them_all
         assert catalogue.identities(["a", "b", "missing"]) == first
     assert None not in first.values()
     assert answers == [first] * 60
+
+
+class Joining(Consumer):
+    """A consumer that must not be asked for metadata: librdkafka would join its group again."""
+
+    def list_topics(self, *_: object, **__: object) -> None:
+        raise AssertionError("asked through the consumer")
+
+
+def test_questions_about_topics_do_not_go_through_a_consumer_that_may_be_joining() -> None:
+    with EmbeddedBroker({"a": 1, "b": 2}) as broker:
+        properties = {"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}
+        consumer = Joining({**properties, "group.id": "g"})
+        catalogue = Catalogue(consumer, properties)
+        assert set(catalogue.partitions(["a", "b"])) == {Partition("a", 0), Partition("b", 0), Partition("b", 1)}
+        assert set(catalogue.identities(["a"])) == {"a"}
+        consumer.close()
