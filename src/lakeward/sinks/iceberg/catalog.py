@@ -18,7 +18,10 @@ from pyiceberg.catalog import (
 from pyiceberg.catalog.rest import RestCatalog
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from lakeward.errors import ConfigurationError
 from lakeward.sinks.iceberg.failures import translated
@@ -73,7 +76,10 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
             return load_catalog(name, **settings)
         if kind is CatalogType.REST:
             return BoundedRestCatalog(name, **settings)
-        return AVAILABLE_CATALOGS[kind](name, settings)
+        catalog = AVAILABLE_CATALOGS[kind](name, settings)
+        if isinstance(engine := getattr(catalog, "engine", None), Engine):
+            event.listen(engine, "checkin", _end_transaction)
+        return catalog
 
 
 def commits_at_once(properties: Mapping[str, str]) -> int:
@@ -127,6 +133,16 @@ def _bounded_sql(uri: str) -> str:
         bounds = {}
     missing = {key: value for key, value in bounds.items() if key not in url.query}
     return url.update_query_dict(missing).render_as_string(hide_password=False)
+
+
+def _end_transaction(connection: DBAPIConnection | None, _record: ConnectionPoolEntry) -> None:
+    """Nothing unfinished goes back into the pool.
+
+    SQLite leaves a transaction open whose COMMIT it could not finish, because somebody was reading, and SQLAlchemy
+    takes it for ended. The next look through that connection would find a commit that nobody else has (PROTOCOL C3).
+    """
+    if connection is not None:
+        connection.rollback()
 
 
 class BoundedRestCatalog(RestCatalog):
