@@ -48,11 +48,10 @@ class Sizes:
     s3_commits: int = 10_000
     rows_a_commit: int = 250
     peer_warm: int = 1_000_000
-    peer_rows: int = 3_000_000
 
 
 FULL = Sizes({"avro": 10_000_000, "json": 3_000_000})
-QUICK = Sizes({"avro": 3000, "json": 3000}, 3000, 1, 2000, 1, 1.0, 2.0, 30, 20, 20, 0, 3000)
+QUICK = Sizes({"avro": 3000, "json": 3000}, 3000, 1, 2000, 1, 1.0, 2.0, 30, 20, 20, 1000)
 
 
 def measure(folder: Path, sizes: Sizes, parts: Sequence[str]) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class _Streams:
             worker = Worker(sink, kafka, registry, self.folder)
             found: list[Peer] = []
             for feed in feeds:
-                found.append(worker.measure(feed, self.sizes.peer_warm, self.sizes.peer_rows))
+                found.append(worker.measure(feed, self.sizes.peer_warm))
                 print(f"{found[-1].name}, {feed.encoding}: {found[-1].line()}", flush=True)
         return {"peers": [asdict(peer) for peer in found]}
 

@@ -1,8 +1,8 @@
 """Beside others: Apache Iceberg's sink for Kafka Connect, on the same topic, broker and machine, in the same run.
 
-What is measured is a warm connector in full flow: from a commit after the first rows to a later one, so that neither
-starting, nor assigning partitions, nor the compiler's first minute is in it. Its table has neither partitions nor a
-sort order, which is less work than lakeward does.
+The worker is warm: a first connector has streamed the topic's first rows and is gone. What is measured is a second one,
+all of the topic, from its creation to its last commit. Its table has neither partitions nor a sort order, which is less
+work than lakeward does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FETCHING = {
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``rows`` between two commits; rows a second of wall time, rows a second of the worker's CPU time, peak MiB."""
+    """All ``rows`` of a topic; rows a second of wall time, rows a second of the worker's CPU time, peak MiB."""
 
     name: str
     encoding: str
@@ -62,36 +62,34 @@ class Worker:
     registry: SchemaRegistry
     folder: Path
 
-    def measure(self, feed: Feed, warm: int, rows: int) -> Peer:
-        """Stream ``feed``: the first ``warm`` rows uncounted, then so many ``rows`` or all there are."""
-        name = f"peer-{feed.encoding}"
+    def measure(self, feed: Feed, warm: int) -> Peer:
+        """Stream all of ``feed``, after its first ``warm`` rows have been streamed uncounted."""
+        self._stream(feed, f"warm-{feed.encoding}", min(warm, feed.messages))
+        name = "Iceberg sink for Kafka Connect"
+        seconds, cpu, peak = self._stream(feed, f"peer-{feed.encoding}", feed.messages)
+        return Peer(name, feed.encoding, feed.messages, feed.messages / seconds, feed.messages / cpu, peak)
+
+    def _stream(self, feed: Feed, name: str, rows: int) -> tuple[float, float, float]:
+        """Seconds, CPU-seconds and peak MiB until so many ``rows`` are in the table."""
         home = self.folder / name
         self.kafka.create_topic(f"control-{name}")
         _create_table(home)
-        self.sink.put(name, self._config(name, home, feed))
         process = psutil.Process(self.sink.pid)
+        at, cpu = time.monotonic(), _cpu_s(process)
+        self.sink.put(name, self._config(name, home, feed))
         try:
-            began = self._until(name, home, min(warm, feed.messages // 2), process)
-            ended = self._until(name, home, min(began.rows + rows, feed.messages), process)
+            peak = self._until(name, home, rows, process)
+            return time.monotonic() - at, _cpu_s(process) - cpu, peak
         finally:
             self.sink.delete(name)
-        counted = ended.rows - began.rows
-        return Peer(
-            "Iceberg sink for Kafka Connect",
-            feed.encoding,
-            counted,
-            counted / (ended.at - began.at),
-            counted / (ended.cpu - began.cpu),
-            max(began.peak_mib, ended.peak_mib),
-        )
 
-    def _until(self, name: str, home: Path, rows: int, process: psutil.Process) -> _Seen:
+    def _until(self, name: str, home: Path, rows: int, process: psutil.Process) -> float:
         deadline, peak = time.monotonic() + PATIENCE_S, 0.0
         while True:
             peak = max(peak, process.memory_info().rss / 2**20)
             there = _rows(home)
             if there >= rows:
-                return _Seen(there, time.monotonic(), float(sum(process.cpu_times()[:2])), peak)
+                return peak
             if time.monotonic() > deadline:
                 sys.exit(f"{name} has {there} rows and not {rows}: {self.sink.failure(name)}; see {self.sink.log}")
             time.sleep(_LOOK_S)
@@ -128,12 +126,8 @@ class Worker:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    rows: int
-    at: float
-    cpu: float
-    peak_mib: float
+def _cpu_s(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
 
 
 def _create_table(home: Path) -> None:
