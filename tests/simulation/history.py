@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Partition
 from lakeward.records import Decoded, RawBatch
 from lakeward.retrying import Patience
+from lakeward.sinks.iceberg.compacting import Rewritten, at_once
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.starts import Edge, StartPolicy
 from lakeward.testing.memory import TextDecoder
@@ -88,24 +90,18 @@ class Worker:
         clock = Clock(history.world, self.process)
         catalog, decoder = history.lake.catalog(self.process), Registry(history.world, self.process)
         tables = {name for topic in self.topics for name in history.feeds[topic]}
-        lanes = {
-            name: Lane(
-                IcebergTarget(
-                    catalog,
-                    TargetSettings(self.name, name, keep_ms=history.keep_ms),
-                    clock,
-                    random.Random(chance.random()),
-                ),
-                decoder,
-                LaneSettings(flush),
-            )
-            for name in sorted(tables)
-        }
-        settings = PipelineSettings(
+        rewriter = self._rewrite if history.climate.compacts else None
+        lanes = {}
+        for name in sorted(tables):
+            settings = TargetSettings(self.name, name, keep_ms=history.keep_ms, rewriter=rewriter)
+            target = IcebergTarget(catalog, settings, clock, random.Random(chance.random()))
+            target._compactor.fanout = 2
+            lanes[name] = Lane(target, decoder, LaneSettings(flush))
+        pipeline = PipelineSettings(
             self.name, self.topics, StartPolicy(history.start), PATIENCE, drain_s=chance.choice((1.0, FAR))
         )
         self.pipeline = Pipeline(
-            settings,
+            pipeline,
             self.member,
             lambda topic: [lanes[name] for name in history.feeds[topic]],
             clock,
@@ -119,6 +115,10 @@ class Worker:
                 history.world.happened[f"ended: {type(error).__name__}"] += 1
             elif not history.scripted:
                 raise
+
+    def _rewrite(self, action: Callable[[], Rewritten]) -> Future[Rewritten]:
+        self.history.world.happened["compaction"] += 1
+        return at_once(action)
 
 
 class History:
@@ -387,7 +387,7 @@ def play(
     tell: bool = False,
 ) -> History:
     """Play one history; raise where a table is not what it has to be. ``script``: what is done to the world."""
-    history = History(seed, climate or Climate(), tell=tell)
+    history = History(seed, climate or Climate(compacts=seed % 4 == 3), tell=tell)
     history.scripted = script is not History.live
     with conditions(history.world):
         try:

@@ -60,6 +60,8 @@ class Climate:
     latest: float = 0.15
     pipelines: float = 0.15
     records: tuple[int, int] = (1, 12)
+    compacts: bool = False
+    """Workers merge small files, as soon as there are two."""
     fresh: float = 0.5
     """How often the history ends with a new worker, and not with one that has lived through it."""
 

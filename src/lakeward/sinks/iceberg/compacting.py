@@ -50,6 +50,8 @@ class Compactor:
     clock: Clock
     chance: random.Random
     submit: Submit
+    fanout: int = FANOUT
+    """So many files of a tier are merged, and so many commits lie between two looks."""
     _survey: Survey = field(init=False)
     _commits: int = 0
     _running: Future[Rewritten] | None = None
@@ -67,11 +69,11 @@ class Compactor:
         Raises:
             LakewardError: it comes round again.
         """
-        if self._running is None and self._commits >= FANOUT:
+        if self._running is None and self._commits >= self.fanout:
             self._commits = 0
             table = self.handle.known()
             with translated(f"looking for small files of {self.handle.name}", table.location()):
-                job = self._survey.due(table, limits_of(table))
+                job = self._survey.due(table, limits_of(table), least=self.fanout)
             if job is not None:
                 self._running = self.submit(partial(self._rewrite, table, job))
         if self._running is None or not self._running.done():
@@ -107,7 +109,7 @@ class Compactor:
                 discard(self.handle.known().io, files)
             return None
         log.info("compacted", table=self.handle.name, files=len(job.entries), into=len(files), rows=job.rows)
-        self._commits = FANOUT  # a tier above may be full now
+        self._commits = self.fanout  # a tier above may be full now
         return made
 
 

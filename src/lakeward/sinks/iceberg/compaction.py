@@ -62,7 +62,7 @@ class Survey:
     manifests: Manifests
     _small: OrderedDict[str, list[ManifestEntry]] = field(default_factory=OrderedDict)
 
-    def due(self, table: Table, limits: Limits, *, least: int = FANOUT) -> Job | None:
+    def due(self, table: Table, limits: Limits, *, least: int) -> Job | None:
         """The most crowded tier of any partition that holds ``least`` files or more; None where nothing is due.
 
         A table with delete files is left alone: which rows they mean depends on the files as they are.
