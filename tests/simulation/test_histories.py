@@ -57,6 +57,7 @@ def test_histories_contain_what_they_are_for() -> None:
         "no answer", "lost answer", "held", "held and lost", "late", "late and refused", "twice", "refused",
         "conflict after success", "catalog away", "table not created", "table created, answer lost",
         "read failed", "write failed", "half written", "deleted", "delete failed",
-        "foreign append", "foreign compaction", "foreign expiry", "foreign rollback", "rollback", "schema changed", "compaction",
+        "foreign append", "foreign compaction", "foreign expiry", "foreign rollback", "rollback", "schema changed",
+        "compaction",
     }  # fmt: skip
     assert wanted - happened.keys() == set()
