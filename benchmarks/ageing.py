@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,11 @@ def ageing(store: str, properties: Mapping[str, Any], commits: int, rows_a_commi
     upkeep = 0.0
     for number, rows in enumerate(_parts(commits, rows_a_commit)):
         clock.tick()
-        aged = _timed(lambda rows=rows, number=number: _commit(target, rows, number)) * 1000  # type: ignore[misc]
+        aged = _timed(lambda rows=rows, start=number * rows_a_commit: _commit(target, rows, start)) * 1000  # type: ignore[misc]
         upkeep += _timed(target.maintain)
         if number >= commits - compared - _AT:
             again = number - (commits - compared - _AT)
-            beside = _timed(lambda rows=rows, again=again: _commit(young, rows, again)) * 1000  # type: ignore[misc]
+            beside = _timed(lambda rows=rows, start=again * rows_a_commit: _commit(young, rows, start)) * 1000  # type: ignore[misc]
             if again >= _AT:
                 late.append(aged)
                 early.append(beside)
@@ -134,7 +135,7 @@ def ageing(store: str, properties: Mapping[str, Any], commits: int, rows_a_commi
         len(table.metadata.snapshots),
         len(snapshot.manifests(table.io)),
         metadata,
-        _readers(catalog, properties, commits * rows_a_commit),
+        _readers(catalog, properties, commits, rows_a_commit),
         _disk(properties),
     )
 
@@ -154,11 +155,11 @@ def _parts(commits: int, rows: int) -> Iterator[pa.Table]:
         yield table.slice(number % pool * rows, rows)
 
 
-def _commit(target: IcebergTarget, rows: pa.Table, number: int) -> None:
-    start, count = number * len(rows), len(rows)
+def _commit(target: IcebergTarget, rows: pa.Table, start: int) -> None:
+    count = len(rows)
     end = start + count
     batch = Batch(
-        id=f"bench-{number}",
+        id=f"bench-{start}",
         parts=[rows],
         claim={HOME: Span(start, end)},
         upto={HOME: Position(end)},
@@ -167,13 +168,18 @@ def _commit(target: IcebergTarget, rows: pa.Table, number: int) -> None:
     )
     outcome = target.commit(target.stage(batch))
     if not isinstance(outcome, CommitReceipt):
-        raise SystemExit(f"commit {number} was refused: {outcome.reason}")
+        raise SystemExit(f"the commit at {start} was refused: {outcome.reason}")
 
 
-def _readers(catalog: Catalog, properties: Mapping[str, Any], rows: int) -> Mapping[str, tuple[float, float]]:
+def _readers(
+    catalog: Catalog, properties: Mapping[str, Any], commits: int, rows: int
+) -> Mapping[str, tuple[float, float]]:
     big, aged = _target(catalog, "big", PacedClock(ahead=False)), catalog.load_table(("bench", "aged"))
-    for number, part in enumerate(_parts(-(-rows // BIG), min(BIG, rows))):
-        _commit(big, part, number)
+    parts = _parts(commits, rows)
+    at = 0
+    while same := list(islice(parts, BIG // rows)):
+        _commit(big, pa.concat_tables(same), at)
+        at += rows * len(same)
     tables = {"aged": aged, "big": catalog.load_table(("bench", "big"))}
     engine = Engine(properties)
     for table in tables.values():
