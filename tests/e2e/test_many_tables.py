@@ -81,12 +81,12 @@ def test_quiet_tables_say_again_where_they_stand_once_after_a_commit_of_another_
 
 
 def test_a_table_with_a_long_backlog_does_not_keep_the_others_waiting(shops: Shops) -> None:
-    shops.site.document["flush"] |= {"rows": 500}
+    shops.site.document["flush"] |= {"rows": 500, "interval": "1ms"}  # all others are due while the backlog lasts
     shops.site.document["source"]["kafka"]["poll_records"] = 500
     shops.site.save()
     names = NAMES[:20]
     shops.open(*names)
-    shops.sell(HOT, 20_000)
+    shops.sell(HOT, 60_000)
     for name in names[1:]:
         shops.sell(name, 5)
     running = shops.site.start("run", "--until-caught-up")

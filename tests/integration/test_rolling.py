@@ -5,9 +5,21 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pyarrow as pa
 from servers.kafka import Kafka
+from servers.schema_registry import SchemaRegistry
 from tests.e2e.fixtures import command_line, shared_command_line
-from tests.e2e.rig import JSON_TRADE, Command, CommandLine, Feed, Site, Stream, configuration
+from tests.e2e.rig import (
+    JSON_TRADE,
+    TRADE,
+    TRADES_TABLE,
+    Command,
+    CommandLine,
+    Feed,
+    Site,
+    Stream,
+    configuration,
+)
 
 __all__ = ["command_line", "shared_command_line"]
 
@@ -47,3 +59,34 @@ def test_workers_that_join_and_leave_take_only_what_moves(
     difference = site.differs("rolling.trades", feed.sent)
     assert difference.exact, difference
     assert site.breaks("rolling.trades") == []
+
+
+def test_a_named_worker_that_reads_fewer_topics_than_before_leaves_the_others_alone(
+    kafka: Kafka, schema_registry: SchemaRegistry, fresh_topic: str, command_line: CommandLine, tmp_path: Path
+) -> None:
+    """A broker gives a member of this name what it had, without asking what it reads now."""
+    topics = [fresh_topic, f"{fresh_topic}-more"]
+    schema_id = schema_registry.register(f"{fresh_topic}-value", TRADE)
+    feeds = []
+    for seed, topic in enumerate(topics):
+        kafka.create_topic(topic, 2)
+        feeds.append(Feed(kafka.bootstrap_servers, topic, 2, schema_id, seed=seed))
+        feeds[-1].trades(100)
+    table = {**TRADES_TABLE, "topics": topics}
+    document = configuration(kafka.bootstrap_servers, schema_registry.url, [table])
+    document["name"] = document["source"]["kafka"]["group_id"] = fresh_topic
+    site = Site(tmp_path, command_line, document)
+    first = site.start("run", "--instance", "one")
+    first.until_committed(200)
+    first.kill()
+    site.document["tables"][0]["topics"] = topics[:1]
+    site.save()
+    second = site.start("run", "--instance", "one")
+    for feed in feeds:
+        feed.trades(50)
+    second.until_committed(50)
+    second.signal(signal.SIGTERM)
+    assert second.wait().code == 0
+    sent = pa.concat_tables([feeds[0].sent, feeds[1].sent.slice(0, 100)])
+    difference = site.differs("market_data.trades", sent)
+    assert difference.exact, difference

@@ -28,6 +28,18 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group, and what its members read.
+
+    A broker gives a member that comes back under its name what it had before, also topics that it does not read any
+    more: who reads something else is somebody else.
+    """
+
+    id: str
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Name:
     """A name that is ours for as long as ``lock`` is open."""
 
@@ -49,12 +61,13 @@ def here(proc: Path = Path("/proc")) -> Place | None:
     return Place(socket.gethostname(), f"{boot}/{network}")
 
 
-def take(group: str, place: Place | None) -> Name | None:
+def take(group: Group, place: Place | None) -> Name | None:
     """The first name that nobody at ``place`` holds in the consumer group; None where there is none to be had."""
     if place is None:
         return None
-    mark = hashlib.sha256(f"{group}/{place.host}/{place.scope}".encode()).hexdigest()[:10]
-    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{group[:80]}-{place.host[:80]}")
+    who = f"{group.id}/{place.host}/{place.scope}/{' '.join(group.reads)}"
+    mark = hashlib.sha256(who.encode()).hexdigest()[:10]
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{group.id[:80]}-{place.host[:80]}")
     for number in range(1, PLACES + 1):
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:

@@ -47,10 +47,11 @@ def command(  # noqa: PLR0913 - click hands over every option
         return
     if max_messages or adopt or instance or as_json:
         raise click.UsageError("--workers goes with --until-caught-up alone")
+    from lakeward.cli.membership import Group  # noqa: PLC0415
     from lakeward.cli.workers import supervise  # noqa: PLC0415
     from lakeward.clock import SystemClock  # noqa: PLC0415
     from lakeward.observability import logging  # noqa: PLC0415
 
     logging.configure(config.log.level)
     options = ["--until-caught-up"] if until_caught_up else []
-    ctx.exit(supervise(file, config.group_id, options, workers, SystemClock()))
+    ctx.exit(supervise(file, Group(config.group_id, config.reads), options, workers, SystemClock()))

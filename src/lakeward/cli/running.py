@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from lakeward.cli.membership import here, take
+from lakeward.cli.membership import Group, here, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
 from lakeward.errors import LakewardError, PositionError
@@ -49,7 +49,8 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
     logging.configure("WARNING" if live else config.log.level, worker=extras.instance)
     clock = SystemClock()
     chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
-    name = None if extras.instance else take(config.group_id, here())  # held until the process ends
+    # Held until the process ends.
+    name = None if extras.instance else take(Group(config.group_id, config.reads), here())
     choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
     last: list[Progress] = []
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from lakeward.cli.membership import here, take
+from lakeward.cli.membership import Group, here, take
 from lakeward.clock import Clock
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -107,12 +107,12 @@ class Supervisor:
         return process
 
 
-def supervise(file: Path, group: str, options: Sequence[str], count: int, clock: Clock) -> int:
-    """Run ``count`` workers of ``file`` in the consumer group ``group``; return the exit code."""
+def supervise(file: Path, group: Group, options: Sequence[str], count: int, clock: Clock) -> int:
+    """Run ``count`` workers of ``file`` as members of ``group``; return the exit code."""
     place = here()
     taken = [take(group, place) for _ in range(count)]  # a second supervisor on this machine gets others
     host = socket.gethostname()
-    names = [name.text if name else f"{group}-{host}-{number}" for number, name in enumerate(taken, 1)]
+    names = [name.text if name else f"{group.id}-{host}-{number}" for number, name in enumerate(taken, 1)]
     supervisor = Supervisor([sys.executable, "-m", "lakeward", "run", str(file), *options], names, clock)
     with _passing_on(supervisor.signal):
         return supervisor.run()

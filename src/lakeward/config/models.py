@@ -150,6 +150,12 @@ class Config(Section):
         return reveal(self.source.kafka.properties) if self.source.kafka else {}
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The topics and patterns that the tables name, in order."""
+        named = {topic for table in self.tables for topic in table.topics or ()}
+        return tuple(sorted(named | {table.topic_pattern for table in self.tables if table.topic_pattern}))
+
+    @property
     def newer_groups(self) -> bool:
         """Whether the consumer group follows the newer protocol (KIP-848)."""
         return self.kafka_properties().get("group.protocol") == "consumer"

@@ -253,7 +253,15 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         """Take the partitions, and stand still until `begin` (PROTOCOL S1)."""
-        ours = [Partition(tp.topic, tp.partition) for tp in assigned]
+        ours = [Partition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._watch.found]
+        strays = [TopicPartition(tp.topic, tp.partition, 0) for tp in assigned if tp.topic not in self._watch.found]
+        if strays:  # what a member of this name read before
+            log.warning(
+                "assigned topics that are not read here any more: a worker that reads them needs another --instance",
+                topics=sorted({tp.topic for tp in strays}),
+            )
+            consumer.incremental_assign(strays)
+            consumer.pause(strays)
         if self._intake is not None:
             for partition in ours:
                 self._intake.attach(partition)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lakeward.cli.membership import PLACES, Name, Place, here, take
+from lakeward.cli.membership import PLACES, Group, Name, Place, here, take
 
 pytestmark = pytest.mark.skipif(here() is None, reason="names need Linux")
 
@@ -29,8 +29,8 @@ def place() -> Place:
     return found
 
 
-def named(group: str, place: Place | None) -> Name:
-    name = take(group, place)
+def named(group: str, place: Place | None, reads: tuple[str, ...] = ("t",)) -> Name:
+    name = take(Group(group, reads), place)
     assert name is not None
     return name
 
@@ -48,7 +48,8 @@ def test_a_name_that_was_released_is_taken_again_and_one_that_is_held_is_not(gro
 
 def test_a_worker_that_is_killed_leaves_its_name_to_its_successor(group: str, place: Place) -> None:
     code = (
-        "import sys, signal; from lakeward.cli.membership import take, here; name = take(sys.argv[1], here());"
+        "import sys, signal; from lakeward.cli.membership import Group, take, here;\n"
+        "name = take(Group(sys.argv[1], ('t',)), here());"
         "print(name.text, flush=True); signal.pause()"
     )
     child = subprocess.Popen([sys.executable, "-c", code, group], stdout=subprocess.PIPE, text=True)
@@ -71,22 +72,23 @@ def test_names_are_ones_that_brokers_take(group: str, place: Place) -> None:
     name.release()
 
 
-def test_other_groups_and_other_places_have_other_names(group: str, place: Place) -> None:
+def test_other_groups_other_places_and_other_topics_have_other_names(group: str, place: Place) -> None:
     names = [
         named(group, place),
         named(group + "2", place),
         named(group, Place(place.host, "another boot/1")),
         named(group, Place("elsewhere", place.scope)),
+        named(group, place, ("t", "u")),  # the broker would give it the topics of the one before
     ]
-    assert len({name.text for name in names}) == 4
+    assert len({name.text for name in names}) == 5
     for name in names:
         name.release()
 
 
 def test_where_no_name_can_be_had_there_is_none(group: str, place: Place, tmp_path: Path) -> None:
     assert here(tmp_path) is None
-    assert take(group, None) is None
+    assert take(Group(group, ("t",)), None) is None
     held = [named(group, place) for _ in range(PLACES)]
-    assert take(group, place) is None
+    assert take(Group(group, ("t",)), place) is None
     for name in held:
         name.release()
