@@ -50,8 +50,8 @@ def test_gaps_are_counted_once_over_kills_restarts_and_a_rollback(
         "${GROUP:-last}"  # or each start would wait for the killed member's session
     )
     site = Site(tmp_path, command_line, document)
-    for number, first in enumerate(range(0, 900, 100)):
-        ticks.send(first, first + 100)
+    for number, first in enumerate(range(0, 900, 180)):
+        ticks.send(first, first + 180)
         writer = site.start("run", env={"GROUP": f"g{number}"})
         writer.until_committed(20)
         writer.kill()

@@ -12,6 +12,7 @@ from benchmarks.table import GOALS, lines
 from servers.kafka import Kafka
 
 
+@pytest.mark.soak
 def test_every_part_is_measured_and_the_result_can_be_kept_shown_and_compared(kafka: Kafka, tmp_path: Path) -> None:
     assert kafka.running  # skips where it is not installed; the benchmark starts one of its own
     result = measure(tmp_path, QUICK, ["throughput", "starting", "steady", "freshness", "ageing"])
