@@ -21,7 +21,7 @@ demo: install  ## stream a million trades into an Iceberg table, kill the writer
 	@$(BIN)/lakeward demo
 
 test: install servers  ## every test, against embedded and real servers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: install servers  ## the long tests, with Spark: thousands of random histories (an hour or more)
 	@$(BIN)/python -m servers install spark
