@@ -2,7 +2,7 @@
 
 The target is driven directly, commits as fast as they go, with a clock on which one passes every flush interval:
 expiry and everything else that goes by time sees a table as old as it would be. Compaction runs in place, after the
-commit that makes it due; its time is told apart.
+commit that makes it due; its time is told apart. After every thousandth commit the table is looked at as it is then.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import random
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from lakeward.outcomes import Batch, CommitReceipt
 from lakeward.positions import Account, Partition, Position, Span
 from lakeward.sinks.iceberg.catalog import open_catalog
 from lakeward.sinks.iceberg.compacting import at_once
+from lakeward.sinks.iceberg.orphans import listed
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.testing.generators import Market, records
 
@@ -38,6 +39,27 @@ BIG = 500_000
 _AT = 10
 """The early commits that are compared begin at this one."""
 _POOL = 200
+_LOOK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """The table after ``commits``, and what the last ones before cost, staging included, housekeeping told apart.
+
+    Milliseconds by the clock, and of this process's CPU on average. ``stored``: files and bytes below the table's
+    location by folder, whatever refers to them.
+    """
+
+    commits: int
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    upkeep_cpu_ms: float
+    data_files: int
+    snapshots: int
+    manifests: int
+    metadata_bytes: int
+    stored: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +85,7 @@ class Ageing:
     manifests: int
     metadata_bytes: int
     readers: Mapping[str, tuple[float, float]]
-    disk: Mapping[str, int] | None = None
-
-    @property
-    def factor(self) -> float:
-        """Late by early."""
-        return self.late_ms / self.early_ms
+    ages: Sequence[Age]
 
 
 class PacedClock:
@@ -104,23 +121,21 @@ def ageing(store: str, properties: Mapping[str, Any], commits: int, rows_a_commi
     compared = max(1, min(100, commits - _AT))
     early: list[float] = []
     late: list[float] = []
-    upkeep = 0.0
+    spent: list[_Spent] = []
+    ages: list[Age] = []
     for number, rows in enumerate(_parts(commits, rows_a_commit)):
         clock.tick()
-        aged = _timed(lambda rows=rows, start=number * rows_a_commit: _commit(target, rows, start)) * 1000  # type: ignore[misc]
-        upkeep += _timed(target.maintain)
+        spent.append(_spent(target, rows, number * rows_a_commit))
         if number >= commits - compared - _AT:
             again = number - (commits - compared - _AT)
-            beside = _timed(lambda rows=rows, start=again * rows_a_commit: _commit(young, rows, start)) * 1000  # type: ignore[misc]
+            beside = _spent(young, rows, again * rows_a_commit)
             if again >= _AT:
-                late.append(aged)
-                early.append(beside)
-    table = catalog.load_table(("bench", "aged"))
-    snapshot = table.current_snapshot()
-    assert snapshot is not None
-    assert snapshot.summary is not None
-    with table.io.new_input(table.metadata_location).open() as stream:
-        metadata = len(stream.read())
+                late.append(spent[-1].commit_ms)
+                early.append(beside.commit_ms)
+        if (number + 1) % _LOOK == 0 or number + 1 == commits:
+            ages.append(_age(catalog, spent[-_LOOK:], number + 1))
+            print(ages[-1], flush=True)
+    last = ages[-1]
     return Ageing(
         store,
         commits,
@@ -130,13 +145,61 @@ def ageing(store: str, properties: Mapping[str, Any], commits: int, rows_a_commi
         statistics.median(late),
         _p90(early),
         _p90(late),
-        upkeep * 1000 / commits,
+        statistics.fmean(one.upkeep_ms for one in spent),
+        last.data_files,
+        last.snapshots,
+        last.manifests,
+        last.metadata_bytes,
+        _readers(catalog, properties, commits, rows_a_commit),
+        ages,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """Milliseconds of one commit: by the clock, and of the process's CPU."""
+
+    commit_ms: float
+    commit_cpu_ms: float
+    upkeep_ms: float
+    upkeep_cpu_ms: float
+
+
+def _spent(target: IcebergTarget, rows: pa.Table, start: int) -> _Spent:
+    began, cpu = time.perf_counter(), time.process_time()
+    _commit(target, rows, start)
+    landed, landed_cpu = time.perf_counter(), time.process_time()
+    target.maintain()
+    ended, ended_cpu = time.perf_counter(), time.process_time()
+    return _Spent(
+        (landed - began) * 1000, (landed_cpu - cpu) * 1000, (ended - landed) * 1000, (ended_cpu - landed_cpu) * 1000
+    )
+
+
+def _age(catalog: Catalog, spent: Sequence[_Spent], commits: int) -> Age:
+    table = catalog.load_table(("bench", "aged"))
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    with table.io.new_input(table.metadata_location).open() as stream:
+        metadata = len(stream.read())
+    stored: Counter[str] = Counter()
+    for folder in ("data", "metadata", "_lakeward"):
+        for file in listed(table.io, f"{table.location().rstrip('/')}/{folder}"):
+            stored[f"{folder}_files"] += 1
+            stored[f"{folder}_bytes"] += file.size
+    percentiles = statistics.quantiles((one.commit_ms for one in spent), n=100)
+    return Age(
+        commits,
+        percentiles[49],
+        percentiles[98],
+        statistics.fmean(one.commit_cpu_ms for one in spent),
+        statistics.fmean(one.upkeep_cpu_ms for one in spent),
         int(snapshot.summary["total-data-files"] or 0),
         len(table.metadata.snapshots),
         len(snapshot.manifests(table.io)),
         metadata,
-        _readers(catalog, properties, commits, rows_a_commit),
-        _disk(properties),
+        dict(stored),
     )
 
 
@@ -195,18 +258,6 @@ def _readers(
         reader: (statistics.median(seconds["aged"]), statistics.median(seconds["big"]))
         for reader, seconds in (("DuckDB", duckdb), ("PyIceberg", pyiceberg))
     }
-
-
-def _disk(properties: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """Files and bytes of the aged table by folder, whatever refers to them; None where the store is not a disk."""
-    root = Path(str(properties["warehouse"]), "bench", "aged")
-    if not root.exists():
-        return None
-    found: dict[str, int] = {}
-    for kind in ("data", "metadata"):
-        files = [path for path in (root / kind).rglob("*") if path.is_file()]
-        found |= {f"{kind}_files": len(files), f"{kind}_bytes": sum(path.stat().st_size for path in files)}
-    return found
 
 
 def _p90(milliseconds: Sequence[float]) -> float:

@@ -67,7 +67,7 @@ def find_orphans(table: Table, pipeline: str, older_than_ms: int = LEAST_AGE_MS)
         )
     # Listed first, compared afterwards: what is committed meanwhile is found referred to.
     now_ms = _now_ms(table, pipeline)
-    found = [stray for folder in _FOLDERS for stray in _listed(table.io, f"{table.location().rstrip('/')}/{folder}")]
+    found = [stray for folder in _FOLDERS for stray in listed(table.io, f"{table.location().rstrip('/')}/{folder}")]
     fresh = table.refresh()
     referred = {_key(path) for path in _referred(fresh)}
     loose = [stray for stray in found if _key(stray.path) not in referred]
@@ -131,13 +131,18 @@ def _now_ms(table: Table, pipeline: str) -> int:
     shelf.put(table.io, probe, b"")
     try:
         folder = shelf.folder(table.metadata, pipeline)
-        return next(stray.written_ms for stray in _listed(table.io, folder) if _key(stray.path) == _key(probe))
+        return next(stray.written_ms for stray in listed(table.io, folder) if _key(stray.path) == _key(probe))
     finally:
         with contextlib.suppress(Exception):  # a file of no bytes
             table.io.delete(probe)
 
 
-def _listed(io: FileIO, folder: str) -> Iterable[Stray]:
+def listed(io: FileIO, folder: str) -> Iterable[Stray]:
+    """Every file below ``folder``, in the store's own words.
+
+    Raises:
+        OperatorError: the store cannot be listed.
+    """
     if isinstance(io, PyArrowFileIO):
         return _by_pyarrow(io, folder)
     if isinstance(io, FsspecFileIO):
