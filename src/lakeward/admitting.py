@@ -132,4 +132,4 @@ class Admitting:
         if fits.all():
             return [part]
         kept = np.flatnonzero(fits)
-        return [replace(part, rows=part.rows.take(pa.array(kept)), index=part.index[kept])] if len(kept) else []
+        return [part.select(kept)] if len(kept) else []

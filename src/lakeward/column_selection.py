@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from lakeward.errors import ConfigurationError
-from lakeward.records import Decoded, RawBatch
+from lakeward.records import Decoded, DecodedPart, RawBatch
 from lakeward.stages import Decoder
 
 
@@ -76,8 +76,11 @@ class SelectingDecoder:
     def decode(self, raw: RawBatch) -> Decoded:
         """See `Decoder.decode`."""
         decoded = self._decoder.decode(raw)
-        parts = [replace(part, rows=self._selection.select(part.rows)) for part in decoded.parts]
-        return replace(decoded, parts=parts)
+        return replace(decoded, parts=[self._selected(part) for part in decoded.parts])
+
+    def _selected(self, part: DecodedPart) -> DecodedPart:
+        changes = None if part.changes is None else part.changes.renamed(self._selection.rename)
+        return replace(part, rows=self._selection.select(part.rows), changes=changes)
 
     def schema(self, topic: str) -> pa.Schema | None:
         """See `Decoder.schema`."""

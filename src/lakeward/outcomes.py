@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakeward.changes import Changes
 from lakeward.gaps import Gaps
 from lakeward.ledger import LedgerEntry, Loss
 from lakeward.letters import Lettering
@@ -27,7 +28,8 @@ class Batch:
     back to before its first commit (PROTOCOL C2c). ``oldest_ms`` is the earliest record's timestamp, milliseconds since
     the epoch. ``traces`` tell where the rows of each part came from, on a table whose sequences are followed; ``gaps``
     is what that found. ``letters`` are rows that must be durable in the dead-letter table before this is committed
-    (PROTOCOL D1); ``lettering`` is what the entry is told.
+    (PROTOCOL D1); ``lettering`` is what the entry is told. ``changes`` tell, part by part, what the rows do to those of
+    their keys; none in mode append, where every row is added.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Batch:
     gaps: Gaps | None = None
     letters: pa.Table | None = None
     lettering: Lettering | None = None
+    changes: Sequence[Changes] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakeward.changes import Changes, Events
 from lakeward.positions import Partition
 
 NULL = -1
@@ -145,12 +146,21 @@ class Reject:
 class DecodedPart:
     """Rows that share one writer schema. ``index`` int64[rows]: which raw message each row came from, ascending.
 
-    ``schema_id``: the writer schema's, where it has one.
+    ``schema_id``: the writer schema's, where it has one. ``changes``: what the rows do to those of their keys, where
+    the decoder knows keys. ``events``: what change events tell besides the rows.
     """
 
     rows: pa.Table
     index: NDArray[np.int64]
     schema_id: int | None = None
+    changes: Changes | None = None
+    events: Events | None = None
+
+    def select(self, rows: NDArray[np.int64]) -> DecodedPart:
+        """The part with the rows at ``rows`` (indices, ascending) alone."""
+        changes = None if self.changes is None else self.changes.select(rows)
+        events = None if self.events is None else self.events.select(rows)
+        return DecodedPart(self.rows.take(pa.array(rows)), self.index[rows], self.schema_id, changes, events)
 
 
 @dataclass(frozen=True, slots=True)
