@@ -29,8 +29,8 @@ class Changes:
     """What each of ``n`` rows does, in the order of the stream.
 
     Shapes and types: ``key`` names the rows' columns that identify them; ``effect`` uint8[n], of `Effect`; ``absent``
-    has bool[n] for each column whose value some changes leave out, true where it stays what it was: an unchanged TOAST
-    value, a field that an update does not name. A column without an entry is left out nowhere. The row holds null there.
+    has bool[n] for each column whose value some changes leave out, true where it stays what it was (an unchanged TOAST
+    value, a field that an update does not name) and the row holds null. A column without an entry is left out nowhere.
     """
 
     key: tuple[str, ...]
@@ -84,7 +84,7 @@ class Events:
 
     Arrow arrays of ``n``: ``operation`` string, as the source writes it (Debezium: ``c``, ``u``, ``d``, ``r``, ``t``);
     ``source_timestamp`` timestamp(us, UTC), when the source committed the change; ``source_position`` string, where in
-    the source's own log it stands (PostgreSQL: the LSN as it writes it, ``0/16B3748``). Null where the event does not tell.
+    the source's own log it stands (PostgreSQL: the LSN as text, ``0/16B3748``). Null where an event does not tell.
     """
 
     operation: pa.Array
