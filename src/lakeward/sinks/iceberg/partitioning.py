@@ -36,10 +36,14 @@ _MANY_CODES = 2**62
 
 @dataclass(frozen=True, slots=True)
 class PartitionRows:
-    """The rows of one partition, sorted if a sort order was asked for. ``partition``: one value a spec field."""
+    """The rows of one partition, sorted if a sort order was asked for. ``partition``: one value a spec field.
+
+    ``places`` int64[rows]: where each row was among those that were split.
+    """
 
     partition: Record
     rows: pa.Table
+    places: NDArray[np.int64]
 
 
 def split(rows: pa.Table, schema: Schema, spec: PartitionSpec, sorting: SortOrder) -> list[PartitionRows]:
@@ -63,10 +67,12 @@ def split(rows: pa.Table, schema: Schema, spec: PartitionSpec, sorting: SortOrde
         codes = None if codes is None else codes[at]
     starts = [0] if codes is None else [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()]
     ends = [*starts[1:], len(rows)]
+    places = np.arange(len(rows)) if at is None else at
     return [
         PartitionRows(
             Record(*(column.value_at(start if at is None else int(at[start])) for column in columns)),
             rows.slice(start, end - start),
+            places[start:end],
         )
         for start, end in zip(starts, ends, strict=True)
     ]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import chain
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import structlog
+from numpy.typing import NDArray
 from pyiceberg.io import FileIO, OutputFile
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionKey, PartitionSpec
@@ -59,6 +61,14 @@ class Binding:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A file, and ``rows`` int64[n]: which of the rows that were to be written it holds, in its order."""
+
+    file: DataFile
+    rows: NDArray[np.int64]
+
+
 class Stager:
     """Writes the data files of batches for one table as it was loaded; ``former``: names that its columns had."""
 
@@ -83,6 +93,13 @@ class Stager:
             return []
         large = needs_large(filled)
         rows = pa.concat_tables([conform(part, bound.schema, self._former, large=large) for part in filled])
+        return [laid.file for laid in self.lay(rows, commit_id)]
+
+    def lay(self, rows: pa.Table, commit_id: str) -> list[Laid]:
+        """As `stage`, for rows that are conformed to the table already; says which row is where."""
+        if not len(rows):
+            return []
+        bound = self.binding
         plan = plan_files(rows, bound.schema, bound.properties, bound.sorting)
         groups = split(rows, bound.schema, bound.spec, bound.sorting)
         return _Staging(bound, plan, commit_id).write(groups)
@@ -102,7 +119,7 @@ class _Staging:
         self._commit_id = commit_id
         self._opened: list[list[str]] = []
 
-    def write(self, groups: Sequence[PartitionRows]) -> list[DataFile]:
+    def write(self, groups: Sequence[PartitionRows]) -> list[Laid]:
         try:
             if len(groups) == 1:
                 return self._group(0, groups[0])
@@ -111,7 +128,7 @@ class _Staging:
             _delete(self._bound.io, chain.from_iterable(self._opened))
             raise
 
-    def _side_by_side(self, groups: Sequence[PartitionRows]) -> list[DataFile]:
+    def _side_by_side(self, groups: Sequence[PartitionRows]) -> list[Laid]:
         with ThreadPoolExecutor(_WRITERS, "staging") as pool:
             futures = [pool.submit(self._group, number, group) for number, group in enumerate(groups)]
             try:
@@ -121,12 +138,17 @@ class _Staging:
             failed = [future for future in futures if future.done() and not future.cancelled() and future.exception()]
             return [file for future in failed or futures for file in future.result()]
 
-    def _group(self, number: int, group: PartitionRows) -> list[DataFile]:
+    def _group(self, number: int, group: PartitionRows) -> list[Laid]:
         opened: list[str] = []
         self._opened.append(opened)
         try:
-            written = write_files(self._plan, group.rows, self._outputs(number, group.partition, opened))
-            return [self._data_file(file, group.partition) for file in written]
+            laid: list[Laid] = []
+            start = 0
+            for written in write_files(self._plan, group.rows, self._outputs(number, group.partition, opened)):
+                file = self._data_file(written, group.partition)
+                laid.append(Laid(file, group.places[start : start + file.record_count]))
+                start += file.record_count
+            return laid
         except (LakewardError, MemoryError):
             raise
         except Exception as error:
@@ -135,7 +157,7 @@ class _Staging:
 
     def _outputs(self, number: int, partition: Record, opened: list[str]) -> Iterator[OutputFile]:
         bound = self._bound
-        key = _Key([], bound.spec, bound.schema, partition) if bound.spec.fields else None
+        key = partition_key(bound.spec, bound.schema, partition) if bound.spec.fields else None
         roll = 0
         while True:
             name = f"{self._commit_id}-{number:05d}-{roll:03d}.parquet"
@@ -168,6 +190,11 @@ def _explained(error: Exception, where: str) -> LakewardError:
     if isinstance(error, PermissionError):
         return PermissionDeniedError(f"writing data files: {where} refuses us: {error}", "Check the credentials.")
     return explained(error, "writing data files", where)
+
+
+def partition_key(spec: PartitionSpec, schema: Schema, partition: Record) -> PartitionKey:
+    """The partition of ``spec`` that has these values."""
+    return _Key([], spec, schema, partition)
 
 
 @dataclass(frozen=True)
