@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +81,40 @@ class Headers:
         return Headers(self.first[rows], self.count[rows], self.names, self.values)
 
 
+class LateHeaders:
+    """The headers of ``n`` messages, not read before somebody asks: of most messages nobody ever does.
+
+    Args:
+        read: the headers of the messages with these numbers, int64[any]; it works as long as this object is there.
+        rows: int64[n], the numbers of the messages.
+    """
+
+    __slots__ = ("_headers", "_read", "_rows")
+
+    def __init__(self, read: Callable[[NDArray[np.int64]], Headers], rows: NDArray[np.int64]) -> None:
+        self._read = read
+        self._rows = rows
+        self._headers: Headers | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> list[tuple[str, bytes | None]]:
+        return self._all()[i]
+
+    def __iter__(self) -> Iterator[list[tuple[str, bytes | None]]]:
+        return iter(self._all())
+
+    def select(self, rows: NDArray[np.int64]) -> LateHeaders:
+        """The headers of the messages at ``rows``; what is read already is not shared."""
+        return LateHeaders(self._read, self._rows[rows])
+
+    def _all(self) -> Headers:
+        if self._headers is None:
+            self._headers = self._read(self._rows)
+        return self._headers
+
+
 @dataclass(frozen=True, slots=True)
 class RawBatch:
     """Messages of one topic, in arrival order; within a partition offsets only grow.
@@ -96,7 +130,7 @@ class RawBatch:
     timestamp: NDArray[np.int64]
     keys: Blobs
     values: Blobs
-    headers: Sequence[Sequence[tuple[str, bytes | None]]] | Headers | None = None
+    headers: Sequence[Sequence[tuple[str, bytes | None]]] | Headers | LateHeaders | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -105,7 +139,7 @@ class RawBatch:
         """The messages at ``rows`` (indices, ascending), sharing the buffers."""
         headers = self.headers
         if headers is not None:
-            headers = headers.select(rows) if isinstance(headers, Headers) else [headers[i] for i in rows]
+            headers = headers.select(rows) if isinstance(headers, Headers | LateHeaders) else [headers[i] for i in rows]
         return RawBatch(
             self.topic,
             self.partition[rows],

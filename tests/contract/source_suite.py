@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from lakeward.clock import SystemClock
 from lakeward.errors import PositionError
 from lakeward.positions import Bounds, Partition, Position, Witness
-from lakeward.records import Polled
+from lakeward.records import Polled, RawBatch
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
 
@@ -279,6 +280,19 @@ class SourceContract:
         unasked.read(place, upto=3)
         assert asked.headers[place] == [headers, [], []]
         assert unasked.headers[place] == [None] * 3
+
+    def test_headers_stay_with_messages_that_are_kept(self, topic, send, open_reader) -> None:
+        for number in range(5):
+            send(topic, [b"%d" % number], headers=[("number", b"%d" % number), ("to", b"keep")])
+        reader = open_reader(topic, headers=True, poll_records=2)
+        kept: list[RawBatch] = []
+        for _ in range(300):
+            kept += [raw.select(np.arange(len(raw))) for raw in reader.poll().batches]
+            if sum(map(len, kept)) == 5:
+                break
+        reader.source.close()
+        told = {raw.values.get(i): raw.headers[i] for raw in kept for i in range(len(raw)) if raw.headers is not None}
+        assert told == {b"%d" % n: [("number", b"%d" % n), ("to", b"keep")] for n in range(5)}
 
     def test_a_large_message_comes_whole_between_small_ones(self, topic, send, open_reader) -> None:
         place = Partition(topic, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, cast
+from weakref import ReferenceType, ref
 
 import llvmlite.binding
 import numpy as np
@@ -18,7 +19,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from lakeward.positions import Partition
-from lakeward.records import NULL, Blobs, Headers, RawBatch
+from lakeward.records import NULL, Blobs, Headers, LateHeaders, RawBatch
 from lakeward.sources.kafka_intake import END, Event, Taken, event_of
 from lakeward.sources.librdkafka import Library, Message, handle_of, load
 
@@ -88,8 +89,8 @@ def _unpack(count, pointers, heads, times, topics, topic):  # type: ignore[no-un
 
 
 @_compiled
-def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913, PLR0917
-    """Copy payloads (column 0) and keys (column 1) into their buffers, and give the messages back."""
+def _move(count, heads, values, keys, start, length):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Copy payloads (column 0) and keys (column 1) into their buffers."""
     for column in range(2):
         buffer = (values if column == 0 else keys).ctypes.data
         at = np.int64(0)
@@ -103,19 +104,24 @@ def _move(count, pointers, heads, values, keys, start, length):  # type: ignore[
                 if size:
                     _copy(buffer + at, source, size)
                 at += size
-    for i in range(count):
+
+
+@_compiled
+def _give_back(pointers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Destroy messages."""
+    for i in range(len(pointers)):
         _destroy(pointers[i])
 
 
 @_compiled
-def _count_headers(count, pointers, heads, lists, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Find the messages' lists of headers and their lengths. Returns (headers, bytes of names, bytes of values)."""
+def _count_headers(pointers, lists, counts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Find lists of headers; null pointers have none. Returns (headers, bytes of names, bytes of values)."""
     headers, names, values = 0, np.uint64(0), np.uint64(0)
     found = np.zeros(3, np.uint64)  # name, value, size
     at, slots = found.ctypes.data, lists.ctypes.data
-    for i in range(count):
+    for i in range(len(pointers)):
         counts[i] = 0
-        if heads[i, 0] & _LOW != 0 or _headers_of(pointers[i], slots + 8 * i) != 0:
+        if pointers[i] == 0 or _headers_of(pointers[i], slots + 8 * i) != 0:
             lists[i] = 0
             continue
         while _header(lists[i], np.uint64(counts[i]), at, at + 8, at + 16) == 0:
@@ -153,6 +159,37 @@ def _move_headers(count, lists, counts, names, values, start, length):  # type: 
             which += 1
 
 
+class _Lying:
+    """Messages that were taken and still lie with librdkafka, which alone can read their headers.
+
+    They lie there until the next messages are taken: by then those that are rejected have been set aside.
+    """
+
+    def __init__(self, pointers: NDArray[np.uint64]) -> None:
+        self._pointers = pointers
+        self._copied: Headers | None = None
+
+    def headers(self, rows: NDArray[np.int64]) -> Headers:
+        """The headers of the messages ``rows``."""
+        return _headers(self._pointers[rows]) if self._copied is None else self._copied.select(rows)
+
+    def copy(self) -> None:
+        """Read all of them, for whoever still holds on to some: the messages are about to go."""
+        self._copied = _headers(self._pointers)
+
+
+def _headers(pointers: NDArray[np.uint64]) -> Headers:
+    """Copy the headers of messages."""
+    lists, counts = np.empty(len(pointers), np.uint64), np.empty(len(pointers), np.int32)
+    total, name_bytes, value_bytes = _count_headers(pointers, lists, counts)
+    names, values = np.empty(int(name_bytes), np.uint8), np.empty(int(value_bytes), np.uint8)
+    start, length = np.empty((2, total), np.int64), np.empty((2, total), np.int32)
+    if total:
+        _move_headers(len(pointers), lists, counts, names, values, start, length)
+    first = np.cumsum(counts, dtype=np.int64) - counts
+    return Headers(first, counts, Blobs(names, start[0], length[0]), Blobs(values, start[1], length[1]))
+
+
 def native_intake(consumer: Consumer, client_id: str, *, headers: bool) -> NativeIntake | None:
     """The native way for ``consumer``, made with ``client.id`` = ``client_id``; None where it cannot be trusted.
 
@@ -180,6 +217,8 @@ class NativeIntake:
         self._attached: set[Partition] = set()
         self._unheard: set[Partition] = set()
         self._pointers = np.empty(0, np.uint64)
+        self._taken = self._pointers
+        self._lying: ReferenceType[_Lying] | None = None
 
     def attach(self, partition: Partition) -> None:
         """See `Intake.attach`.
@@ -236,10 +275,11 @@ class NativeIntake:
             if errors
             else []
         )
-        headers = self._headers_of(count, heads) if self._headers else None
         values, keys = np.empty(int(value_bytes), np.uint8), np.empty(int(key_bytes), np.uint8)
         start, length = np.empty((2, count), np.int64), np.empty((2, count), np.int32)
-        _move(count, self._pointers, heads, values, keys, start, length)
+        _move(count, heads, values, keys, start, length)
+        self._taken = self._pointers[:count]
+        headers = self._late_headers(good) if self._headers else None
         whole = RawBatch(
             names[0],
             (heads[:, 2] & _LOW).astype(np.int32),
@@ -259,18 +299,24 @@ class NativeIntake:
         place = Partition(topic, int(heads[i, 2] & _LOW)) if topic else None
         return Event(place, code, int(heads[i, 7].view(np.int64)), reason.decode(errors="replace"))
 
-    def _headers_of(self, count: int, heads: NDArray[np.uint64]) -> Headers:
-        lists, counts = np.empty(count, np.uint64), np.empty(count, np.int32)
-        total, name_bytes, value_bytes = _count_headers(count, self._pointers, heads, lists, counts)
-        names, values = np.empty(int(name_bytes), np.uint8), np.empty(int(value_bytes), np.uint8)
-        start, length = np.empty((2, total), np.int64), np.empty((2, total), np.int32)
-        if total:
-            _move_headers(count, lists, counts, names, values, start, length)
-        first = np.cumsum(counts, dtype=np.int64) - counts
-        return Headers(first, counts, Blobs(names, start[0], length[0]), Blobs(values, start[1], length[1]))
+    def _late_headers(self, good: NDArray[np.int64]) -> LateHeaders:
+        messages = np.zeros_like(self._taken)
+        messages[good] = self._taken[good]
+        lying = _Lying(messages)
+        self._lying = ref(lying)  # whoever has headers of these messages, or of some of them, keeps it alive
+        return LateHeaders(lying.headers, np.arange(len(messages)))
+
+    def _release(self) -> None:
+        """Give the messages of the last `take` back to librdkafka."""
+        lying = self._lying() if self._lying is not None else None
+        if lying is not None:
+            lying.copy()
+        _give_back(self._taken)
+        self._taken, self._lying = self._taken[:0], None
 
     def serve(self, timeout: float) -> Sequence[Event]:
         """See `Intake.serve`."""
+        self._release()
         events: list[Event] = []
         message = self._consumer.poll(timeout)
         while message is not None:
@@ -280,6 +326,7 @@ class NativeIntake:
 
     def close(self) -> None:
         """See `Intake.close`."""
+        self._release()
         if self._queue is None:
             return
         for partition in self._attached:
