@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from lakeward.changes import Changes
 from lakeward.ledger import Loss
 from lakeward.outcomes import Batch
 from lakeward.positions import Account, Partition, Position, Span, Witness
@@ -74,6 +75,7 @@ class Filling:
         self._small = 0
         """So many parts at the end are small."""
         self._traces: list[Trace] = []
+        self._changes: list[Changes] = []
         self.letters: list[pa.Table] = []
         self._claim: dict[Partition, Span] = {}
         self._upto: dict[Partition, Position] = {}
@@ -102,7 +104,10 @@ class Filling:
     def take(
         self, raw: RawBatch, spans: Sequence[tuple[Stretch, int]], parts: Sequence[pa.Table], skipped: int
     ) -> None:
-        """Add the rows of ``raw``; ``spans`` gives each stretch with the offset at which this table continued."""
+        """Add the rows of ``raw``; ``spans`` gives each stretch with the offset at which this table continued.
+
+        What they change, and where they came from, is told after it.
+        """
         for stretch, start in spans:
             before = self._claim.get(stretch.partition)
             after = position_after(raw, stretch.last)
@@ -132,19 +137,34 @@ class Filling:
         self._traces.extend(trace for trace in traces if len(trace.offset))
         self._bytes += sum(t.partition.nbytes + t.offset.nbytes + t.timestamp.nbytes for t in traces)
 
+    def change(self, changes: Sequence[Changes]) -> None:
+        """Remember what the rows of the last `take` change, one for each of its parts that has rows.
+
+        Their ``order`` is that within the messages of the `take`.
+        """
+        before = self.account.records
+        for one in changes:
+            order = None if one.order is None else one.order + before
+            self._changes.append(replace(one, order=order))
+            self._bytes += one.nbytes
+
     def _join_small_parts(self) -> None:
         """Make one part of the small ones at the end, where they are many and alike.
 
         A table that gets a row now and then would soon hold more in buffers and objects than in rows. What a trace
         tells of stays as it is.
         """
-        if self._small < SMALL_PARTS or self._traces:
+        count = self._small
+        if count < SMALL_PARTS or self._traces:
             return
-        small = self._parts[-self._small :]
+        small, changes = self._parts[-count:], self._changes[-count:]
         self._small = 0
-        if all(part.schema.equals(small[0].schema, check_metadata=True) for part in small):
+        alike = all(part.schema.equals(small[0].schema, check_metadata=True) for part in small)
+        if alike and len({one.key for one in changes}) <= 1:
             joined = pa.concat_tables(small).combine_chunks()
-            self._parts[-len(small) :] = [joined]
+            self._parts[-count:] = [joined]
+            if changes:
+                self._changes[-count:] = [Changes.joined(changes)]
             self._small = 1 if joined.nbytes < SMALL_BYTES else 0
 
     def move(self, partition: Partition, start: int, to: Position) -> None:
@@ -215,4 +235,5 @@ class Filling:
             oldest_ms=self._oldest_ms,
             adopts=self._adopts,
             traces=tuple(self._traces),
+            changes=tuple(self._changes),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -26,16 +26,19 @@ class Effect(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What each of ``n`` rows does, in the order of the stream.
+    """What each of ``n`` rows does.
 
     Shapes and types: ``key`` names the rows' columns that identify them; ``effect`` uint8[n], of `Effect`; ``absent``
     has bool[n] for each column whose value some changes leave out, true where it stays what it was (an unchanged TOAST
     value, a field that an update does not name) and the row holds null. A column without an entry is left out nowhere.
+    ``order`` int64[n] tells where each stands in the stream, where that is not as they are listed: rows of two schemas,
+    or of values and of tombstones, take turns in a topic and lie in two parts.
     """
 
     key: tuple[str, ...]
     effect: NDArray[np.uint8]
     absent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    order: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.effect)
@@ -43,7 +46,8 @@ class Changes:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        return int(self.effect.nbytes + sum(mask.nbytes for mask in self.absent.values()))
+        order = 0 if self.order is None else self.order.nbytes
+        return int(self.effect.nbytes + order + sum(mask.nbytes for mask in self.absent.values()))
 
     @staticmethod
     def upserts(key: tuple[str, ...], rows: int) -> Changes:
@@ -53,16 +57,16 @@ class Changes:
     def select(self, rows: NDArray[np.int64]) -> Changes:
         """The changes at ``rows``."""
         absent = {name: chosen for name, mask in self.absent.items() if (chosen := mask[rows]).any()}
-        return Changes(self.key, self.effect[rows], absent)
+        return Changes(self.key, self.effect[rows], absent, None if self.order is None else self.order[rows])
 
     def renamed(self, names: Mapping[str, str]) -> Changes:
         """The changes of rows whose columns were renamed: old name to new."""
         absent = {names.get(name, name): mask for name, mask in self.absent.items()}
-        return Changes(tuple(names.get(name, name) for name in self.key), self.effect, absent)
+        return replace(self, key=tuple(names.get(name, name) for name in self.key), absent=absent)
 
     @staticmethod
     def joined(several: Sequence[Changes]) -> Changes:
-        """One after the other.
+        """One after the other; ``order`` is kept where all of them have one.
 
         Raises:
             ValueError: there are none, or they do not agree on the key.
@@ -75,7 +79,9 @@ class Changes:
             name: np.concatenate([one.absent.get(name, np.zeros(len(one), np.bool_)) for one in several])
             for name in names
         }
-        return Changes(next(iter(keys)), np.concatenate([one.effect for one in several]), absent)
+        orders = [one.order for one in several if one.order is not None]
+        order = np.concatenate(orders) if len(orders) == len(several) else None
+        return Changes(next(iter(keys)), np.concatenate([one.effect for one in several]), absent, order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from lakeward.admitting import Admitting
 from lakeward.batching import Filling, FlushPolicy, Stretch, position_after, stretches
 from lakeward.dead_letters.box import Letterbox, told
 from lakeward.errors import OperatorError, PositionError, RejectedRecordError
+from lakeward.keying import Upserting, appended, upserted
 from lakeward.ledger import LedgerEntry
 from lakeward.metadata_columns import type_of, with_metadata
 from lakeward.observability.progress import TableProgress
@@ -31,13 +32,14 @@ class LaneSettings:
     """How one table is fed. ``metadata_columns`` maps a column to what it holds (see `metadata_columns`).
 
     ``gaps`` says which business sequences to follow. ``schema_changes``: what is done with rows that do not fit the
-    table as it stands.
+    table as it stands. ``upserting``: rows change those of their keys; None: every row is added.
     """
 
     flush: FlushPolicy
     metadata_columns: Mapping[str, str] = field(default_factory=dict)
     gaps: Rule | None = None
     schema_changes: SchemaChanges = SchemaChanges.EVOLVE
+    upserting: Upserting | None = None
 
 
 @dataclass(slots=True)
@@ -126,13 +128,17 @@ class Lane:
             RejectedRecordError: names topic, partition, offset, schema id and reason of the first such record.
             SchemaMismatchError: records do not fit the table, and the policy is to stop.
         """
-        decoded = self._admitting.admit(self.decoder.decode(raw))
+        how = self.settings.upserting
+        decoded = self.decoder.decode(raw)
+        decoded = self._admitting.admit(appended(decoded) if how is None else upserted(decoded, how))
         if decoded.rejects and self.letterbox is None:
             raise rejected(raw, decoded, self.name)
         return decoded
 
-    def take(self, raw: RawBatch, decoded: Decoded, now: float) -> None:
+    def take(self, raw: RawBatch, decoded: Decoded, now: float, now_ms: int) -> None:
         """Add decoded messages to the filling batch and move on behind them.
+
+        ``now`` is monotonic, in seconds; ``now_ms`` is milliseconds since the epoch.
 
         Raises:
             OperatorError: too many of them are dead letters (PROTOCOL D5); none is taken.
@@ -140,9 +146,10 @@ class Lane:
         if decoded.rejects and not self._writable and self.columns is None:
             self.columns = self.schema(raw.topic)
         letters = self.letterbox.take(raw, decoded.rejects) if self.letterbox is not None else None
-        parts = self.rows_of(raw, decoded)
+        parts = self.rows_of(raw, decoded, now_ms)
         spans: list[tuple[Stretch, int]] = [(s, self._start(s.partition)) for s in stretches(raw)]
         self.filling.take(raw, spans, parts, len(decoded.skipped))
+        self.filling.change([part.changes for part in decoded.parts if part.changes is not None and len(part.index)])
         if letters is not None:
             self.filling.set_aside(letters)
         if self.sequences is not None:
@@ -151,10 +158,10 @@ class Lane:
         for stretch, _ in spans:
             self.next[stretch.partition] = Position(int(raw.offset[stretch.last]) + 1)
 
-    def rows_of(self, raw: RawBatch, decoded: Decoded) -> list[pa.Table]:
-        """The rows of each part of ``decoded``, as they are to be staged."""
+    def rows_of(self, raw: RawBatch, decoded: Decoded, now_ms: int) -> list[pa.Table]:
+        """The rows of each part of ``decoded``, as they are to be staged; taken at ``now_ms``."""
         columns = self.settings.metadata_columns
-        return [with_metadata(part.rows, raw, part.index, columns) if columns else part.rows for part in decoded.parts]
+        return [with_metadata(part, raw, columns, now_ms) if columns else part.rows for part in decoded.parts]
 
     def reach(self, partition: Partition, offset: int, now: float) -> None:
         """Everything below ``offset`` has been handed over: pass what no message tells of (PROTOCOL S7)."""

@@ -1,4 +1,4 @@
-"""Columns that hold what Kafka knows of a record rather than what the record says."""
+"""Columns that hold what the source knows of a record rather than what the record says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from lakeward.records import NULL, Blobs, RawBatch
+from lakeward.changes import Events
+from lakeward.records import NULL, Blobs, DecodedPart, RawBatch
 
 HEADER_PREFIX = "header."
 TYPES: Mapping[str, pa.DataType] = {
@@ -17,16 +17,42 @@ TYPES: Mapping[str, pa.DataType] = {
     "partition": pa.int32(),
     "offset": pa.int64(),
     "timestamp": pa.timestamp("us", "UTC"),
+    "ingestion_time": pa.timestamp("us", "UTC"),
+    "operation": pa.string(),
+    "source_timestamp": pa.timestamp("us", "UTC"),
+    "source_timestamp_ms": pa.int64(),
+    "source_position": pa.string(),
 }
 """What a column may hold, and its Arrow type; ``header.NAME`` is binary: the last header of that name."""
+CHANGE_KINDS = frozenset({"operation", "source_timestamp", "source_timestamp_ms", "source_position"})
+"""What only change events tell; null in the rows of other records."""
+INGESTION = "ingestion_time"
+"""The one kind that the stream does not tell: when lakeward took the record."""
 
 
-def with_metadata(rows: pa.Table, raw: RawBatch, index: NDArray[np.int64], columns: Mapping[str, str]) -> pa.Table:
-    """Append ``columns`` (name: what it holds) to ``rows``, whose i-th row came from message ``index[i]``."""
-    whole = len(index) == len(raw)
+def with_metadata(part: DecodedPart, raw: RawBatch, columns: Mapping[str, str], now_ms: int) -> pa.Table:
+    """The rows of ``part``, which came from ``raw``, and behind them ``columns`` (name: what it holds).
+
+    ``now_ms``: milliseconds since the epoch, the time of ingestion.
+    """
+    rows, whole = part.rows, len(part.index) == len(raw)
     for name, kind in columns.items():
-        rows = rows.append_column(pa.field(name, type_of(kind)), values_of(kind, raw if whole else raw.select(index)))
+        if kind in CHANGE_KINDS:
+            values = _told_by(part.events, kind, len(rows))
+        elif kind == INGESTION:
+            values = pa.repeat(pa.scalar(now_ms * 1000, TYPES[INGESTION]), len(rows))
+        else:
+            values = values_of(kind, raw if whole else raw.select(part.index))
+        rows = rows.append_column(pa.field(name, type_of(kind)), values)
     return rows
+
+
+def _told_by(events: Events | None, kind: str, rows: int) -> pa.Array:
+    if events is None:
+        return pa.nulls(rows, TYPES[kind])
+    if kind == "source_timestamp_ms":
+        return events.source_timestamp.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+    return getattr(events, kind)
 
 
 def type_of(kind: str) -> pa.DataType:

@@ -363,7 +363,7 @@ class Pipeline:
         for lane in self._joining.lanes_of(raw.topic):
             wanted = lane.wanted(raw)
             if len(wanted):
-                lane.take(wanted, lane.decode(wanted), self._clock.monotonic())
+                lane.take(wanted, lane.decode(wanted), self._clock.monotonic(), self._clock.now_ms())
 
     def _require_topics(self, until: Until) -> None:
         held = {partition.topic for partition in self._source.partitions(self.settings.topics)}

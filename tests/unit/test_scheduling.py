@@ -34,7 +34,7 @@ def fill(lane: Lane, *, at: float, size: int) -> None:
     raw = RawBatch(
         lane.name, np.zeros(1, np.int32), zero + offset, zero, Blobs.of([None]), Blobs.of([b"x" * max(size - 8, 1)])
     )
-    lane.take(raw, lane.decode(raw), at)
+    lane.take(raw, lane.decode(raw), at, 0)
 
 
 def send(lane: Lane) -> Future[Outcome]:

@@ -116,7 +116,7 @@ class Stream:
         home = Partition("orders", partition)
         made = Batch(
             id=uuid.uuid4().hex,
-            parts=[with_metadata(part.rows, raw, part.index, dict(table.metadata_columns))],
+            parts=[with_metadata(part, raw, dict(table.metadata_columns), 0)],
             claim={home: Span(start, start + count)},
             upto={home: Position(start + count)},
             sources={"orders": None},

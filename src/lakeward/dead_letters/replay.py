@@ -183,7 +183,7 @@ class Replay:
         bad = np.zeros(len(letters), np.bool_)
         bad[[reject.index for reject in rejects]] = True
         return Trial(
-            self.lane.rows_of(raw, decoded),
+            self.lane.rows_of(raw, decoded, self.clock.now_ms()),
             letters.filter(pa.array(~bad)),
             letters.filter(pa.array(bad)),
             rejects,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import requests
-from numpy.typing import NDArray
 
 from lakeward.assembly import Assembly, selection_of
 from lakeward.clock import Clock
@@ -25,7 +23,7 @@ from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError, StorageError
 from lakeward.metadata_columns import HEADER_PREFIX, type_of, with_metadata
 from lakeward.positions import Span
-from lakeward.records import Decoded, RawBatch
+from lakeward.records import Decoded, DecodedPart, RawBatch
 from lakeward.routing import tables_for
 from lakeward.sinks.iceberg.target import IcebergTarget
 from lakeward.sources.kafka_reader import KafkaReader
@@ -173,18 +171,19 @@ class SourceComparison:
             decoded = way.decoder.decode(raw)
             tally.count(raw, decoded)
             for part in decoded.parts:
-                rows = _with_metadata(way.selection.select(part.rows), raw, part.index, way)
+                rows = _with_metadata(replace(part, rows=way.selection.select(part.rows)), raw, way)
                 bench.add(rows, raw.topic, raw.partition[part.index], raw.offset[part.index])
                 tally.rows += len(rows)
             self._observe("reading the source", tally.records, coverage.offsets)
 
 
-def _with_metadata(rows: pa.Table, raw: RawBatch, index: NDArray[np.int64], way: Way) -> pa.Table:
-    """``rows`` with the metadata columns; where the fast way is not taken, made without the writer's code."""
+def _with_metadata(part: DecodedPart, raw: RawBatch, way: Way) -> pa.Table:
+    """The rows of ``part`` with the metadata columns; where the fast way is not taken, without the writer's code."""
     if way.native:
-        return with_metadata(rows, raw, index, way.columns)
+        return with_metadata(part, raw, way.columns, 0)
+    rows = part.rows
     for name, kind in way.columns.items():
-        values = [_metadatum(raw, i, kind) for i in index.tolist()]
+        values = [_metadatum(raw, i, kind) for i in part.index.tolist()]
         rows = rows.append_column(pa.field(name, type_of(kind)), pa.array(values, type_of(kind)))
     return rows
 

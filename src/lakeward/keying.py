@@ -1,0 +1,102 @@
+"""What a table's mode makes of decoded rows: changes of their keys, or rows that are all added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakeward.changes import Changes, Effect
+from lakeward.records import Decoded, DecodedPart, Reject
+
+DELETED = "_cdc_deleted"
+"""The column that tells which rows were deleted at their source, where they are kept."""
+NO_KEY = "no-key"
+NULL_KEY = "null-key"
+TRUNCATED = "truncate-marked"
+
+
+@dataclass(frozen=True, slots=True)
+class Upserting:
+    """How changes reach a table. ``key``: the columns that identify rows, by the table's names; none: the event's own.
+
+    ``marks``: a deleted row stays, and its column `DELETED` turns true.
+    """
+
+    key: tuple[str, ...] = ()
+    marks: bool = False
+
+
+def appended(decoded: Decoded) -> Decoded:
+    """Every row is added, whatever its event did to its key."""
+    return replace(decoded, parts=[replace(part, changes=None) for part in decoded.parts])
+
+
+def upserted(decoded: Decoded, how: Upserting) -> Decoded:
+    """Every row changes the row of its key; those without one become rejects (codes `NO_KEY`, `NULL_KEY`).
+
+    The changes know their order: parts take turns in the stream.
+    """
+    rejects = list(decoded.rejects)
+    parts: list[DecodedPart] = []
+    for part in decoded.parts:
+        changes = part.changes or Changes.upserts(how.key, len(part.index))
+        changes = replace(changes, key=how.key or changes.key, order=part.index)
+        changed = _marked(part, changes, rejects) if how.marks else replace(part, changes=changes)
+        kept = _with_keys(changed, rejects)
+        if len(kept.index):
+            parts.append(kept)
+    return replace(decoded, parts=parts, rejects=sorted(rejects, key=lambda reject: reject.index))
+
+
+def _marked(part: DecodedPart, changes: Changes, rejects: list[Reject]) -> DecodedPart:
+    """Deletions as changes that leave every value but the mark as it was."""
+    gone = changes.effect == Effect.DELETE
+    effect = np.where(gone, np.uint8(Effect.MARK), changes.effect).astype(np.uint8)
+    absent = dict(changes.absent)
+    if gone.any():
+        for name in part.rows.column_names:
+            if name not in changes.key:
+                absent[name] = absent[name] | gone if name in absent else gone
+    rows = part.rows.append_column(pa.field(DELETED, pa.bool_()), pa.array(gone))
+    marked = replace(part, rows=rows, changes=replace(changes, effect=effect, absent=absent))
+    truncates = effect == Effect.TRUNCATE
+    if not truncates.any():
+        return marked
+    reason = "the source's table was truncated, and `on_delete: mark` cannot mark rows that no event names"
+    rejects += [Reject(int(index), TRUNCATED, reason, part.schema_id) for index in part.index[truncates]]
+    return marked.select(np.flatnonzero(~truncates))
+
+
+def _with_keys(part: DecodedPart, rejects: list[Reject]) -> DecodedPart:
+    changes = part.changes
+    if changes is None:
+        return part
+    needed = changes.effect != Effect.TRUNCATE
+    refused = np.zeros(len(part.index), np.bool_)
+    for code, reason, mask in _mistakes(part, changes):
+        bad = mask & needed & ~refused
+        rejects += [Reject(int(index), code, reason, part.schema_id) for index in part.index[bad]]
+        refused |= bad
+    return part.select(np.flatnonzero(~refused)) if refused.any() else part
+
+
+def _mistakes(part: DecodedPart, changes: Changes) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    every = np.ones(len(part.index), np.bool_)
+    if not changes.key:
+        yield NO_KEY, "the record has no key", every
+    for name in changes.key:
+        if name not in part.rows.column_names:
+            yield NO_KEY, f'the record has no column "{name}", which is part of the key', every
+        else:
+            yield NULL_KEY, f'"{name}" is part of the key, and it is null', _null(part.rows.column(name))
+
+
+def _null(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    if not column.null_count:
+        return np.zeros(len(column), np.bool_)
+    mask: NDArray[np.bool_] = column.is_null().to_numpy()
+    return mask
