@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakeward.admission import Admission, Outlook, Required, SchemaChanges, null_rows
+from lakeward.changes import Effect
 from lakeward.errors import SchemaMismatchError
 from lakeward.metadata_columns import type_of
 from lakeward.records import Decoded, DecodedPart, Reject
@@ -121,7 +122,7 @@ class Admitting:
         for required in filter(self._binds, found.required):
             if required.path[0] in self._columns:
                 continue
-            missing = null_rows(part.rows, required.path) & fits
+            missing = null_rows(part.rows, required.path) & fits & _told(part, required.path[0])
             if not missing.any():
                 continue
             reason = f'the table requires "{".".join(required.path)}", and it is null'
@@ -133,3 +134,12 @@ class Admitting:
             return [part]
         kept = np.flatnonzero(fits)
         return [part.select(kept)] if len(kept) else []
+
+
+def _told(part: DecodedPart, column: str) -> NDArray[np.bool_]:
+    """Which rows say what ``column`` holds: not those of deletions, nor those that leave it as it was."""
+    if part.changes is None:
+        return np.ones(len(part.index), np.bool_)
+    told: NDArray[np.bool_] = part.changes.effect == Effect.UPSERT
+    left_out = part.changes.absent.get(column)
+    return told if left_out is None else told & ~left_out

@@ -48,8 +48,13 @@ def upserted(decoded: Decoded, how: Upserting) -> Decoded:
         changed = _marked(part, changes, rejects) if how.marks else replace(part, changes=changes)
         kept = _with_keys(changed, rejects)
         if len(kept.index):
-            parts.append(kept)
+            parts.append(replace(kept, rows=_optional(kept.rows)))
     return replace(decoded, parts=parts, rejects=sorted(rejects, key=lambda reject: reject.index))
+
+
+def _optional(rows: pa.Table) -> pa.Table:
+    """``rows`` with columns that may all be null: a deletion tells no more than the key, and columns get dropped."""
+    return pa.Table.from_arrays(rows.columns, schema=pa.schema([field.with_nullable(True) for field in rows.schema]))
 
 
 def _marked(part: DecodedPart, changes: Changes, rejects: list[Reject]) -> DecodedPart:

@@ -89,3 +89,11 @@ def test_a_truncation_that_should_mark_is_set_aside_because_it_names_no_rows() -
     result = upserted(decoded({"id": [1, None]}, [Effect.UPSERT, Effect.TRUNCATE]), Upserting(marks=True))
     assert [reject.code for reject in result.rejects] == [TRUNCATED]
     assert result.parts[0].rows.column("id").to_pylist() == [1]
+
+
+def test_no_column_of_a_mirrored_table_is_required_because_deletions_tell_only_keys() -> None:
+    told = decoded({"id": [1]}, [Effect.UPSERT])
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+    part = DecodedPart(told.parts[0].rows.cast(schema), told.parts[0].index, None, told.parts[0].changes)
+    (kept,) = upserted(Decoded([part], [], NOTHING), Upserting()).parts
+    assert kept.rows.schema.field("id").nullable
