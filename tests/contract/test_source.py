@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from lakeward.clock import SystemClock
 from lakeward.positions import Partition, Position
-from lakeward.testing.broker import OFFSET_COMMIT, EmbeddedBroker
+from lakeward.sources.kafka import KafkaSource
+from lakeward.sources.kafka_client import KafkaSettings
+from lakeward.testing.broker import LIST_OFFSETS, OFFSET_COMMIT, EmbeddedBroker
 
 pytest.register_assert_rewrite("source_suite")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from source_suite import SourceContract, numbered  # noqa: E402  found through the line above
+from source_suite import Reader, SourceContract, numbered  # noqa: E402  found through the line above
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +56,18 @@ class TestEmbeddedBroker(SourceContract):
         send(topic, numbered(5, 5))
         reader.read(place, upto=10)
         assert reader.got[place] == list(enumerate(numbered(10)))
+
+
+def test_every_leader_is_asked_once_when_its_partitions_begin() -> None:
+    """A paused, sought, resumed partition is fetched after an answer of its leader, or when a second has passed."""
+    with EmbeddedBroker({"wide": 4}, brokers=2) as cluster, ExitStack() as stack:
+        source = KafkaSource(KafkaSettings(cluster.bootstrap_servers, "waking", ("wide",)), SystemClock())
+        source.open()
+        stack.callback(source.close)
+        reader = Reader(source)
+        reader.starts = None
+        reader.until(lambda: len(reader.mine) == 4)
+        cluster.note_requests()
+        source.begin(dict.fromkeys(reader.mine, Position(0)))
+        assert set(cluster.noted(LIST_OFFSETS)) == {1, 2}
+        assert len(cluster.noted(LIST_OFFSETS)) == 2

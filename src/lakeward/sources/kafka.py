@@ -15,7 +15,7 @@ from lakeward.clock import Clock
 from lakeward.errors import OperatorError, PermissionDeniedError, PositionError, UnreachableError
 from lakeward.positions import Bounds, Partition, Position
 from lakeward.records import Polled
-from lakeward.sources.kafka_catalogue import Catalogue
+from lakeward.sources.kafka_catalogue import LATEST, Catalogue
 from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, is_denied, properties_of
 from lakeward.sources.kafka_gather import native_intake
 from lakeward.sources.kafka_intake import END, Event, Intake, PlainIntake, Taken
@@ -29,6 +29,9 @@ SLICE_S = 0.1
 
 LEAVE_S = 1.0
 """How long leaving the group may take before the consumer is closed, in seconds."""
+
+WAKE_S = 0.2
+"""How long leaders may take to answer the question that wakes librdkafka, in seconds."""
 
 OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001  librdkafka's own codes are spelled so
 FATAL = KafkaError._FATAL  # noqa: SLF001
@@ -149,13 +152,23 @@ class KafkaSource:
 
     def begin(self, starts: Mapping[Partition, Position]) -> None:
         """See `Source.begin`."""
-        for partition, position in starts.items():
-            if partition not in self._mine:
-                continue  # revoked meanwhile; the next poll says so
-            run = self._runs.begin(partition, position)
+        begun = [partition for partition in starts if partition in self._mine]  # the next poll says what was revoked
+        for partition in begun:
+            run = self._runs.begin(partition, starts[partition])
             self._seek(partition, run)
             _opened(self._consumer).resume([TopicPartition(*partition)])
             self._stopped.discard(partition)
+        self._wake(begun)
+
+    def _wake(self, partitions: Iterable[Partition]) -> None:
+        """Ask their leaders anything: librdkafka looks for what was resumed with the next answer, or once a second."""
+        asked = [TopicPartition(*p, LATEST) for p in partitions]
+        if not asked:
+            return
+        try:
+            _opened(self._consumer).offsets_for_times(asked, timeout=WAKE_S)
+        except KafkaException as failure:  # then it takes that second
+            log.debug("not woken", reason=failure.args[0].name())
 
     def _seek(self, partition: Partition, run: Run) -> None:
         try:
@@ -182,6 +195,7 @@ class KafkaSource:
         if again := ours & self._stopped:
             _opened(self._consumer).resume([TopicPartition(*p) for p in again])
             self._stopped -= again
+            self._wake(again)
 
     def _stop_fetching(self) -> None:
         """Too much is kept for paused partitions: librdkafka keeps the place and fetches again on resume."""

@@ -51,6 +51,12 @@ _SIGNATURES: dict[str, tuple[Any, Sequence[Any]]] = {
     "rd_kafka_mock_broker_set_rtt": (_I, (_P, ctypes.c_int32, _I)),
     "rd_kafka_mock_push_request_errors_array": (None, (_P, ctypes.c_int16, _N, _P)),
     "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (_P, ctypes.c_int32)),
+    "rd_kafka_mock_start_request_tracking": (None, (_P,)),
+    "rd_kafka_mock_clear_requests": (None, (_P,)),
+    "rd_kafka_mock_get_requests": (ctypes.POINTER(_P), (_P, ctypes.POINTER(_N))),
+    "rd_kafka_mock_request_id": (ctypes.c_int32, (_P,)),
+    "rd_kafka_mock_request_api_key": (ctypes.c_int16, (_P,)),
+    "rd_kafka_mock_request_destroy_array": (None, (ctypes.POINTER(_P), _N)),
 }
 
 

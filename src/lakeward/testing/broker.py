@@ -87,6 +87,21 @@ class EmbeddedBroker:
         array = (ctypes.c_int * len(errors))(*errors)
         self._library.calls.rd_kafka_mock_push_request_errors_array(self._cluster, request, len(errors), array)
 
+    def note_requests(self) -> None:
+        """Take note of requests from now on."""
+        self._library.calls.rd_kafka_mock_start_request_tracking(self._cluster)
+        self._library.calls.rd_kafka_mock_clear_requests(self._cluster)
+
+    def noted(self, request: int) -> list[int]:
+        """Which brokers got requests of a kind since `note_requests`, by their ids from 1 on, one each."""
+        calls, count = self._library.calls, ctypes.c_size_t()
+        requests = calls.rd_kafka_mock_get_requests(self._cluster, ctypes.byref(count))
+        try:
+            of_kind = [r for r in requests[: count.value] if calls.rd_kafka_mock_request_api_key(r) == request]
+            return [calls.rd_kafka_mock_request_id(r) for r in of_kind]
+        finally:
+            calls.rd_kafka_mock_request_destroy_array(requests, count)
+
     def close(self) -> None:
         """Stop, and forget everything. A second time does nothing."""
         if self._cluster:
