@@ -17,6 +17,8 @@ MODULES = {  # in the order in which they depend on each other
     "schema-registry": "servers.schema_registry",
     "iceberg-rest": "servers.iceberg_rest",
     "postgres": "servers.postgres",
+    "mongodb": "servers.mongodb",
+    "debezium": "servers.debezium",
 }
 OPTIONAL = {"spark": "servers.spark", "connect-sink": "servers.connect_sink"}
 """Large, needed by few tests or benchmarks, and installed only when named."""

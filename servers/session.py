@@ -13,9 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from servers.debezium import Debezium
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import Minio
+from servers.mongodb import MongoDb
 from servers.postgres import Postgres
 from servers.process import Server
 from servers.releases import ServerError
@@ -39,10 +41,12 @@ def start(home: Path, ports: Mapping[str, int | None]) -> None:
         store = Minio(directory / "minio", ports["minio"], home)
         catalog = IcebergRest(directory / "iceberg-rest", store, port=ports["iceberg-rest"], home=home)
         postgres = Postgres(directory / "postgres", ports["postgres"], home)
+        mongodb = MongoDb(directory / "mongodb", ports["mongodb"], home)
+        debezium = Debezium(directory / "debezium", kafka, ports["debezium"], home)
         with ExitStack() as running:
             try:
-                _start_together(running, kafka, registry, store, postgres)
-                running.enter_context(catalog)
+                _start_together(running, kafka, registry, store, postgres, mongodb)
+                _start_together(running, catalog, debezium)
                 for bucket in BUCKETS:
                     store.create_bucket(bucket)
                 addresses = {
@@ -53,6 +57,8 @@ def start(home: Path, ports: Mapping[str, int | None]) -> None:
                     "S3_ACCESS_KEY": store.access_key,
                     "S3_SECRET_KEY": store.secret_key,
                     "POSTGRES_DSN": postgres.dsn,
+                    "MONGODB_URI": mongodb.uri,
+                    "DEBEZIUM_URL": debezium.url,
                 }
                 text = "\n".join(f"export {name}={value}" for name, value in addresses.items())
                 notes.write_text(f"{os.getpid()}\n{text}\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,12 @@ def unpack_artifact(artifact: str, target: Path) -> None:
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")
         archive.unlink()
+
+
+def pip_download(requirements: Path, target: Path) -> None:
+    """Put the packages that ``requirements`` lists with their hashes into ``target``; they are not installed."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    run([*pip, "--no-deps", "--require-hashes", "--dest", str(target), "--requirement", str(requirements)])
 
 
 def go_install(module: str, target: Path) -> None:

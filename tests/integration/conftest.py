@@ -15,9 +15,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the `servers` package lies in the repository root
 
+from servers.debezium import Debezium
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka, KafkaOptions
 from servers.minio import Minio
+from servers.mongodb import MongoDb
 from servers.postgres import Postgres
 from servers.process import Server
 from servers.releases import NotInstalledError
@@ -66,6 +68,18 @@ def iceberg_rest(servers_directory: Path, s3: Minio) -> Iterator[IcebergRest]:
 @pytest.fixture(scope="session")
 def postgres(servers_directory: Path) -> Iterator[Postgres]:
     yield from running(lambda: Postgres(servers_directory / "postgres"))
+
+
+@pytest.fixture(scope="session")
+def mongodb(servers_directory: Path) -> Iterator[MongoDb]:
+    """The shared replica set of one."""
+    yield from running(lambda: MongoDb(servers_directory / "mongodb"))
+
+
+@pytest.fixture(scope="session")
+def debezium(servers_directory: Path, kafka: Kafka) -> Iterator[Debezium]:
+    """The shared Connect worker with Debezium's connectors, on `kafka`; a test deletes the connectors that it made."""
+    yield from running(lambda: Debezium(servers_directory / "debezium", kafka))
 
 
 @pytest.fixture
