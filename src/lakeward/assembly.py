@@ -11,25 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import pyarrow as pa
-import requests
 from pyiceberg.catalog import Catalog
 
 from lakeward.admission import SchemaChanges
 from lakeward.batching import FlushPolicy
 from lakeward.clock import Clock
-from lakeward.column_selection import ColumnSelection, SelectingDecoder
 from lakeward.config import CATALOG_NAME, Config
 from lakeward.config.sources import Kafka
 from lakeward.config.tables import Table
 from lakeward.dead_letters.box import Letterbox
 from lakeward.dead_letters.rows import Owner
-from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoders import Decoders
 from lakeward.decoding.code_cache import default_folder
-from lakeward.decoding.json import JsonDecoder, Surroundings
-from lakeward.decoding.plain import PlainDecoder
-from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError
+from lakeward.keying import Upserting
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.metadata_columns import HEADER_PREFIX
 from lakeward.observability.progress import Progress
@@ -44,7 +39,6 @@ from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
 from lakeward.sources.kafka_survey import survey, surveying
-from lakeward.stages import Decoder
 from lakeward.starts import Clockwork, Edge, Holdings, Lost, StartPolicy
 
 
@@ -73,8 +67,7 @@ class Assembly:
         self._targets: dict[str, IcebergTarget] = {}
         self._letters: dict[str, IcebergTarget] = {}
         self._lanes: dict[str, Lane] = {}
-        self._avro: AvroDecoder | None = None
-        self._registry: RegistryClient | None = None
+        self.decoders = Decoders(config, clock, self._choices.code_cache or default_folder())
         self.routes = tuple(_route(table) for table in config.tables)
 
     @property
@@ -210,56 +203,15 @@ class Assembly:
             policy = FlushPolicy(flush.interval.total_seconds(), flush.rows, flush.bytes)
             target = self.target(table, name)
             settings = LaneSettings(
-                policy, dict(table.metadata_columns), _rule(table), SchemaChanges(table.schema_changes)
+                policy,
+                dict(table.metadata_columns),
+                _rule(table),
+                SchemaChanges(table.schema_changes),
+                Upserting(tuple(table.key or ()), table.on_delete == "mark") if table.mode == "upsert" else None,
             )
-            self._lanes[name] = Lane(target, self._decoder(table, target), settings, self.letterbox(table, name))
+            decoder = self.decoders.of(table, target)
+            self._lanes[name] = Lane(target, decoder, settings, self.letterbox(table, name))
         return self._lanes[name]
-
-    def _decoder(self, table: Table, target: IcebergTarget) -> Decoder:
-        selection = selection_of(table)
-        decoder = self._records_decoder(table, target, selection)
-        return decoder if selection == ColumnSelection() else SelectingDecoder(decoder, selection)
-
-    def _records_decoder(self, table: Table, target: IcebergTarget, selection: ColumnSelection) -> Decoder:
-        decode = self.config.decode_of(table)
-        if decode.kind == "avro":
-            return self.avro()
-        if decode.kind in {"bytes", "string"}:
-            return PlainDecoder(text=decode.kind == "string")
-        evolves = SchemaChanges(table.schema_changes) is not SchemaChanges.DEAD_LETTER
-
-        def columns(seen: pa.Schema) -> pa.Schema:
-            return selection.records(pa.schema([f for f in seen if f.name not in table.metadata_columns]))
-
-        surroundings = Surroundings(
-            # What the table does not take may be anything; all else is a change of the table.
-            grows=lambda name: evolves or not selection.takes(name),
-            columns=_followed(target, columns),
-            registry=None if self.config.schema_registry is None else self.registry(),
-        )
-        if decode.fields is None and (schema := target.schema()) is not None:
-            return JsonDecoder.from_schema(columns(schema), self._code_cache, surroundings)
-        return JsonDecoder(decode.fields, self._code_cache, surroundings)
-
-    def avro(self) -> AvroDecoder:
-        """The Avro decoder, one for all tables: it knows the registry's schemas by id."""
-        if self._avro is None:
-            self._avro = AvroDecoder(self.registry(), self._code_cache)
-        return self._avro
-
-    def registry(self) -> RegistryClient:
-        """The client of the schema registry, one for all tables.
-
-        Raises:
-            ConfigurationError: none is configured.
-        """
-        registry = self.config.schema_registry
-        if registry is None:
-            raise ConfigurationError("decode: avro needs a schema registry", "Write schema_registry.url.")
-        if self._registry is None:
-            auth = (registry.auth.username, registry.auth.password.reveal()) if registry.auth else None
-            self._registry = RegistryClient(registry.url, auth, self._clock, requests.Session())
-        return self._registry
 
     @property
     def _kafka(self) -> Kafka:
@@ -267,36 +219,10 @@ class Assembly:
             raise ConfigurationError("there is no source.kafka", "It is the only source in this version.")
         return self.config.source.kafka
 
-    @property
-    def _code_cache(self) -> Path:
-        return self._choices.code_cache or default_folder()
-
 
 def _route(table: Table) -> Route:
     pattern = re.compile(table.topic_pattern) if table.topic_pattern else None
     return Route(table.table, frozenset(table.topics or ()), pattern)
-
-
-def selection_of(table: Table) -> ColumnSelection:
-    """Which columns of the records ``table`` gets."""
-    columns = table.columns
-    include = None if columns.include is None else frozenset(columns.include)
-    return ColumnSelection(include, frozenset(columns.exclude), dict(columns.rename))
-
-
-def _followed(target: IcebergTarget, columns: Callable[[pa.Schema], pa.Schema]) -> Callable[[], pa.Schema | None]:
-    """The columns of ``target`` as last seen, by the records' names; the same object while they are the same."""
-    known: tuple[object, pa.Schema | None] = (target.outlook, None)
-
-    def follow() -> pa.Schema | None:
-        nonlocal known
-        outlook = target.outlook
-        if outlook is not known[0]:
-            seen = target.columns
-            known = outlook, None if seen is None else columns(seen)
-        return known[1]
-
-    return follow
 
 
 def _rule(table: Table) -> Rule | None:

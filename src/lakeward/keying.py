@@ -10,10 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakeward.changes import Changes, Effect
+from lakeward.layout import DELETED
 from lakeward.records import Decoded, DecodedPart, Reject
 
-DELETED = "_cdc_deleted"
-"""The column that tells which rows were deleted at their source, where they are kept."""
 NO_KEY = "no-key"
 NULL_KEY = "null-key"
 TRUNCATED = "truncate-marked"

@@ -14,6 +14,9 @@ from typing import Literal, cast, get_args
 
 Transform = Literal["identity", "year", "month", "day", "hour", "bucket", "truncate"]
 
+DELETED = "_cdc_deleted"
+"""The column that tells which rows were deleted at their source, where they are kept."""
+
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 _WITH_ARGUMENT = {"bucket": "buckets", "truncate": "width"}
 _SUFFIX = {"truncate": "trunc"}

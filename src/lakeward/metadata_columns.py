@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.changes import Events
-from lakeward.records import NULL, Blobs, DecodedPart, RawBatch
+from lakeward.records import DecodedPart, RawBatch
 
 HEADER_PREFIX = "header."
 TYPES: Mapping[str, pa.DataType] = {
@@ -71,20 +71,7 @@ def values_of(kind: str, raw: RawBatch) -> pa.Array:
     if kind == "timestamp":
         return pa.array(raw.timestamp * 1000, mask=raw.timestamp < 0).cast(TYPES["timestamp"])
     if kind in {"key", "value"}:
-        return _binary(raw.keys if kind == "key" else raw.values)
+        return (raw.keys if kind == "key" else raw.values).to_arrow()
     wanted = kind.removeprefix(HEADER_PREFIX)
     headers = raw.headers or [()] * len(raw)
     return pa.array([dict(pairs).get(wanted) for pairs in headers], pa.binary())
-
-
-def _binary(blobs: Blobs) -> pa.Array:
-    null = blobs.length == NULL
-    sizes = np.where(null, 0, blobs.length).astype(np.int64)
-    offsets = np.zeros(len(blobs) + 1, np.int64)
-    np.cumsum(sizes, out=offsets[1:])
-    # Byte k of the joined data comes from start[i] + (k - offsets[i]) of the message i that it belongs to.
-    source = np.repeat(blobs.start - offsets[:-1], sizes) + np.arange(offsets[-1])
-    data = np.ascontiguousarray(blobs.data[source])
-    valid = pa.py_buffer(np.packbits(~null, bitorder="little"))
-    buffers = [valid if null.any() else None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.binary(), len(blobs), buffers)

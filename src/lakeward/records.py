@@ -43,6 +43,19 @@ class Blobs:
         """The byte strings at ``rows``, sharing the buffer."""
         return Blobs(self.data, self.start[rows], self.length[rows])
 
+    def to_arrow(self) -> pa.Array:
+        """The byte strings as a binary array, copied."""
+        null = self.length == NULL
+        sizes = np.where(null, 0, self.length).astype(np.int64)
+        offsets = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(sizes, out=offsets[1:])
+        # Byte k of the joined data comes from start[i] + (k - offsets[i]) of the string i that it belongs to.
+        source = np.repeat(self.start - offsets[:-1], sizes) + np.arange(offsets[-1])
+        data = np.ascontiguousarray(self.data[source])
+        valid = pa.py_buffer(np.packbits(~null, bitorder="little"))
+        buffers = [valid if null.any() else None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.binary(), len(self), buffers)
+
     @staticmethod
     def of(values: Sequence[bytes | None]) -> Blobs:
         """Join ``values`` into one buffer."""

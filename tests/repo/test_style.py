@@ -21,7 +21,11 @@ MOST_LINES_OF_TESTS = 900
 """A suite may list the cases of one rule after the other."""
 
 VOCABULARY = {
+    "changes",
+    "collapse",
+    "compiled",
     "gaps",
+    "keys",
     "admission",
     "errors",
     "clock",
@@ -39,6 +43,7 @@ LEAVES = {
     "sequences",
     "admitting",
     "joining",
+    "keying",
     "lanes",
     "starts",
     "batching",
@@ -65,8 +70,9 @@ MAY_IMPORT = {
     "sinks": VOCABULARY | {"sinks"},
     "config": VOCABULARY | {"config", "decoding"},  # the decoders know which types there are
     "engine": VOCABULARY | {"engine"},
-    "verification": VOCABULARY | LEAVES | STAGES | READERS | {"assembly", "config"},
-    "assembly": VOCABULARY | OBSERVING | LEAVES | STAGES | {"config"},
+    "verification": VOCABULARY | LEAVES | STAGES | READERS | {"assembly", "config", "decoders"},
+    "decoders": VOCABULARY | LEAVES | STAGES | {"config"},
+    "assembly": VOCABULARY | OBSERVING | LEAVES | STAGES | {"config", "decoders"},
     "table": VOCABULARY | STAGES | {"config", "assembly"},
     "testing": VOCABULARY | STAGES | LEAVES | {"engine", "testing", "config"},
     "demo": VOCABULARY | STAGES | READERS | {"assembly", "config", "demo", "testing"},

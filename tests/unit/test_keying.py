@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.changes import Changes, Effect
-from lakeward.keying import DELETED, NO_KEY, NULL_KEY, TRUNCATED, Upserting, appended, upserted
+from lakeward.keying import NO_KEY, NULL_KEY, TRUNCATED, Upserting, appended, upserted
+from lakeward.layout import DELETED
 from lakeward.records import Decoded, DecodedPart
 
 NOTHING = np.zeros(0, np.int64)

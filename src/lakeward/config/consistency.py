@@ -13,16 +13,18 @@ from typing import Any, TypeVar
 
 from lakeward.config.decoding import KINDS
 from lakeward.config.problems import KeyPath, Problem
-from lakeward.config.scalars import PLACEHOLDER, absent, structure
+from lakeward.config.scalars import CHANGE_PARTS, PLACEHOLDER, absent, structure
 from lakeward.config.sinks import CATALOG_TYPES, is_url
 from lakeward.config.sources import GROUP_PROTOCOLS, OWNED_PROPERTIES, SESSION_PROPERTIES
 from lakeward.config.suggestions import hint, nearest
-from lakeward.layout import Layout, parse_partition_term, parse_sort_term
+from lakeward.layout import DELETED, Layout, parse_partition_term, parse_sort_term
 
 T = TypeVar("T")
 
 _SOURCES = ("kafka", "postgres_buffer")
 _SINKS = ("iceberg", "delta")
+_PLAIN, _WITHOUT_COLUMNS = ("avro", "json"), ("bytes", "string")
+_ONE_COLUMN = ("string", "long")
 _FEEDS = {"topics": "kafka", "topic_pattern": "kafka", "source_table": "postgres_buffer"}
 
 
@@ -41,6 +43,7 @@ def inconsistencies(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _feed(at, table, [name for name in _SOURCES if name in _section(data.get("source"))])
         yield from _placeholders(at, table)
         yield from _layout(at, table)
+        yield from _mode(at, table, table.get("decode") or data.get("decode"))
         yield from _columns(at, table)
 
 
@@ -183,6 +186,37 @@ def _layout(at: KeyPath, table: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*at, key), str(error))
 
 
+def _mode(at: KeyPath, table: Mapping[str, Any], decode: Any) -> Iterator[Problem]:
+    """What goes with mode upsert, and what with change events."""
+    kind = decode if isinstance(decode, str) else next(iter(_section(decode)), None)
+    if table.get("mode") == "upsert":
+        yield from _upsert(at, table, kind)
+    else:
+        for name in ("key", "decode_key", "on_delete"):
+            if name in table:
+                yield Problem((*at, name), "goes with mode: upsert")
+    if kind in KINDS and kind != "debezium":
+        for name, part in _section(table.get("metadata_columns")).items():
+            if part in CHANGE_PARTS:
+                yield Problem((*at, "metadata_columns", name), f"only change events tell {part}; these are {kind}")
+
+
+def _upsert(at: KeyPath, table: Mapping[str, Any], kind: str | None) -> Iterator[Problem]:
+    key = _list(table, "key")
+    if kind in _WITHOUT_COLUMNS:
+        yield Problem((*at, "mode"), f"upsert needs columns that are a key, and decode: {kind} makes none")
+    elif kind in _PLAIN and not key:
+        yield Problem((*at, "mode"), "upsert needs to know which columns are the key; write `key: [column]`")
+    if "gaps" in table:
+        yield Problem((*at, "gaps"), "goes with mode: append; of rows that are replaced no sequence is left")
+    if kind == "debezium" and "decode_key" in table:
+        yield Problem((*at, "decode_key"), "the keys of change events are read as the events are")
+    if table.get("decode_key") in _ONE_COLUMN and len(key) > 1:
+        yield Problem((*at, "decode_key"), f"a {table['decode_key']} is one column, and the key has {len(key)}")
+    if table.get("on_delete") == "mark" and DELETED in _section(table.get("metadata_columns")):
+        yield Problem((*at, "metadata_columns", DELETED), "on_delete: mark has a column of this name")
+
+
 def _columns(at: KeyPath, table: Mapping[str, Any]) -> Iterator[Problem]:
     columns = _section(table.get("columns"))
     include, exclude = _list(columns, "include"), _list(columns, "exclude")
@@ -197,6 +231,9 @@ def _columns(at: KeyPath, table: Mapping[str, Any]) -> Iterator[Problem]:
         elif targets.count(new) > 1:
             yield Problem(path, f'two columns would be named "{new}"')
     gone = [name for name in exclude if name not in targets]
+    for name in _list(table, "key"):
+        if name in gone:
+            yield Problem((*at, "key"), f'"{name}" is left out of the table by columns.exclude')
     gaps = _section(table.get("gaps"))
     for name in [*_list(gaps, "key"), gaps.get("sequence")]:
         if name in gone:

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from lakeward.config.decoding import Decode
 from lakeward.config.problems import KeyPath, Problem
-from lakeward.config.scalars import CHANGE_PARTS
 from lakeward.config.sections import keys
 
 
@@ -26,19 +25,11 @@ class Limit:
     instead: str = ""
 
 
-_DECODERS = ("debezium",)
-
 LIMITS: tuple[Limit, ...] = (
     Limit(("source", "postgres_buffer"), instead="source.kafka is"),
-    Limit(("decode",), _DECODERS, "avro, json, bytes and string are"),
     Limit(("sink", "delta"), instead="sink.iceberg is"),
     Limit(("tables", "*", "source_table"), instead="topics and topic_pattern are"),
-    Limit(("tables", "*", "mode"), ("upsert", "overwrite"), "append is"),
-    Limit(("tables", "*", "key")),
-    Limit(("tables", "*", "decode"), _DECODERS, "avro, json, bytes and string are"),
-    Limit(("tables", "*", "decode_key")),
-    Limit(("tables", "*", "on_delete")),
-    Limit(("tables", "*", "metadata_columns", "*"), CHANGE_PARTS, "key, topic, partition, offset and timestamp are"),
+    Limit(("tables", "*", "mode"), ("overwrite",), "append and upsert are"),
     Limit(("http",)),
     Limit(("provision",)),
     Limit(("checks",)),

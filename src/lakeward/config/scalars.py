@@ -172,7 +172,7 @@ def _json_type(text: str) -> str:
 
 JsonType = Annotated[Text, AfterValidator(_json_type)]
 
-_RECORD_PARTS = ("key", "topic", "partition", "offset", "timestamp")
+_RECORD_PARTS = ("key", "topic", "partition", "offset", "timestamp", "ingestion_time")
 CHANGE_PARTS = ("operation", "source_timestamp", "source_timestamp_ms", "source_position")
 _HEADER = "header."
 

@@ -96,10 +96,14 @@ class Table(Section):
     key: Items[Text] | None = Field(default=None, min_length=1, description="Key columns. Default: the event's key.")
     decode: Decode | None = Field(default=None, description="As `decode` above, for this table alone.")
     decode_key: Literal["string", "long", "json", "avro"] | None = Field(
-        default=None, description="How the message key is read."
+        default=None,
+        description="How the message key of plain records is read, in mode `upsert`: a tombstone, which deletes a row, "
+        "has nothing else. `string` is UTF-8 text, `long` eight bytes.",
     )
     on_delete: Literal["delete", "mark"] | None = Field(
-        default=None, description="`delete` the row, or `mark` it in `_cdc_deleted`."
+        default=None,
+        description="In mode `upsert`: `delete` the row (the default), or keep it and `mark` it in a column "
+        "`_cdc_deleted`.",
     )
     schema_changes: Literal["evolve", "dead-letter", "stop"] = Field(
         default="evolve",
@@ -120,8 +124,8 @@ class Table(Section):
     metadata_columns: Named[Metadata] = Field(
         default={},
         description="Columns that hold what the source knows of a record: `key`, `topic`, `partition`, `offset`, "
-        "`timestamp`, `header.NAME`; for change events `operation`, `source_timestamp`, `source_timestamp_ms`, "
-        "`source_position`.",
+        "`timestamp`, `header.NAME`, and `ingestion_time`, when lakeward took it; for change events `operation`, "
+        "`source_timestamp`, `source_timestamp_ms`, `source_position`.",
     )
     flush: Flush | None = Field(
         default=None, description="As `flush` below, for this table alone; what is left out is taken from there."

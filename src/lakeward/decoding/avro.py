@@ -15,7 +15,7 @@ from lakeward.decoding.avro_native import HEADER
 from lakeward.decoding.avro_registered import CODES, UNKNOWN, Refusal, record_of, resolve
 from lakeward.decoding.avro_shape import ReadShape, Shape, made_ready
 from lakeward.decoding.code_cache import CodeCache
-from lakeward.decoding.registry import MOST_ID, RegistryClient
+from lakeward.decoding.registry import MOST_ID, Schemas
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
 
 NDInt = NDArray[np.int64]
@@ -33,7 +33,7 @@ class AvroDecoder:
         cache_folder: keeps compiled programs between runs, see `code_cache`; None: compile once a process.
     """
 
-    def __init__(self, registry: RegistryClient, cache_folder: Path | None) -> None:
+    def __init__(self, registry: Schemas, cache_folder: Path | None) -> None:
         self._registry = registry
         self._code = CodeCache(cache_folder)
         self._shapes: dict[int, Shape | ReadShape | Refusal] = {}

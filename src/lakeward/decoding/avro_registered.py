@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lakeward.decoding.avro_schema import parse
 from lakeward.decoding.avro_types import Record
-from lakeward.decoding.registry import AVRO, Registered, RegistryClient
+from lakeward.decoding.registry import AVRO, Registered, Schemas
 from lakeward.errors import SchemaMismatchError
 
 UNKNOWN = "unknown-schema-id"
@@ -47,7 +47,7 @@ class Refusal:
     reason: str
 
 
-def resolve(registry: RegistryClient, schema_id: int) -> tuple[Registered, Record] | Refusal:
+def resolve(registry: Schemas, schema_id: int) -> tuple[Registered, Record] | Refusal:
     """The schema with this id and what it says.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from lakeward.metadata_columns import values_of
+from lakeward.decoding.registry import AVRO, Registered, Schemas
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
 from lakeward.stages import Decoder
 
@@ -32,7 +33,7 @@ class TextKeys:
 
     def decode(self, raw: RawBatch) -> Decoded:
         """See `KeyReader.decode`; code of rejects: ``key-not-utf8``."""
-        keys = pa.chunked_array([values_of("key", raw)])
+        keys = pa.chunked_array([raw.keys.to_arrow()])
         index = np.flatnonzero(raw.keys.length != NULL)
         rejects: list[Reject] = []
         try:
@@ -102,6 +103,37 @@ def _wrapped(keys: Blobs, name: str) -> Blobs:
     before, after = b'{"' + name.encode() + b'":', b"}"
     values = (keys.get(i) for i in range(len(keys)))
     return Blobs.of([v if v is None or v[:1] == b"{" else before + v + after for v in values])
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A registry whose schemas that are no records become those of records with the one member ``name``.
+
+    Both are the same bytes in Avro, so that a key that is a text or a number alone is read as all others are.
+    """
+
+    registry: Schemas
+    name: str
+
+    def schema(self, schema_id: int) -> Registered | None:
+        """See `RegistryClient.schema`."""
+        registered = self.registry.schema(schema_id)
+        return None if registered is None else self._as_record(registered)
+
+    def latest(self, subject: str) -> tuple[int, Registered] | None:
+        """See `RegistryClient.latest`."""
+        latest = self.registry.latest(subject)
+        return None if latest is None else (latest[0], self._as_record(latest[1]))
+
+    def _as_record(self, registered: Registered) -> Registered:
+        try:
+            schema = json.loads(registered.text) if registered.kind == AVRO else {"type": "record"}
+        except ValueError:  # told by who reads it
+            return registered
+        if isinstance(schema, dict) and schema.get("type") == "record":
+            return registered
+        record = {"type": "record", "name": "Key", "fields": [{"name": self.name, "type": schema}]}
+        return replace(registered, text=json.dumps(record))
 
 
 @dataclass(frozen=True, slots=True)

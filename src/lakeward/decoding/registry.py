@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import requests
@@ -40,6 +40,16 @@ class Registered:
     kind: str
     text: str
     references: tuple[str, ...] = ()
+
+
+class Schemas(Protocol):
+    """What a decoder asks of a registry."""
+
+    def schema(self, schema_id: int) -> Registered | None:
+        """See `RegistryClient.schema`."""
+
+    def latest(self, subject: str) -> tuple[int, Registered] | None:
+        """See `RegistryClient.latest`."""
 
 
 @dataclass(frozen=True, slots=True)

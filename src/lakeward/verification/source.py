@@ -13,10 +13,11 @@ import duckdb
 import pyarrow as pa
 import requests
 
-from lakeward.assembly import Assembly, selection_of
+from lakeward.assembly import Assembly
 from lakeward.clock import Clock
 from lakeward.column_selection import ColumnSelection
 from lakeward.config.tables import Table
+from lakeward.decoders import selection_of
 from lakeward.decoding.json_fields import declared, of_schema
 from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of, plain_reference
 from lakeward.decoding.registry import RegistryClient

@@ -172,6 +172,36 @@ def test_a_wrong_section_is_one_line(extra, expected):
             "f.yaml:8: tables[0].table: must be namespace.table, such as market_data.trades",
         ),
         ("{topics: [], table: a.b}", "f.yaml:8: tables[0].topics: must not be empty"),
+        ("{topics: [a], table: a.b, key: [id]}", "f.yaml:8: tables[0].key: goes with mode: upsert"),
+        ("{topics: [a], table: a.b, on_delete: mark}", "f.yaml:8: tables[0].on_delete: goes with mode: upsert"),
+        (
+            "{topics: [a], table: a.b, mode: upsert}",
+            "f.yaml:8: tables[0].mode: upsert needs to know which columns are the key; write `key: [column]`",
+        ),
+        (
+            "{topics: [a], table: a.b, mode: upsert, key: [id], decode: bytes}",
+            "f.yaml:8: tables[0].mode: upsert needs columns that are a key, and decode: bytes makes none",
+        ),
+        (
+            "{topics: [a], table: a.b, mode: upsert, key: [a, b], decode_key: long}",
+            "f.yaml:8: tables[0].decode_key: a long is one column, and the key has 2",
+        ),
+        (
+            "{topics: [a], table: a.b, mode: upsert, decode: debezium, decode_key: json}",
+            "f.yaml:8: tables[0].decode_key: the keys of change events are read as the events are",
+        ),
+        (
+            "{topics: [a], table: a.b, mode: upsert, key: [id], gaps: {key: [a], sequence: b}}",
+            "f.yaml:8: tables[0].gaps: goes with mode: append; of rows that are replaced no sequence is left",
+        ),
+        (
+            "{topics: [a], table: a.b, metadata_columns: {op: operation}}",
+            "f.yaml:8: tables[0].metadata_columns.op: only change events tell operation; these are json",
+        ),
+        (
+            "{topics: [a], table: a.b, mode: upsert, key: [id], columns: {exclude: [id]}}",
+            'f.yaml:8: tables[0].key: "id" is left out of the table by columns.exclude',
+        ),
         ("{topics: a, table: a.b}", "f.yaml:8: tables[0].topics: must be a list, such as [a, b]"),
         ("{topics: [1], table: a.b}", "f.yaml:8: tables[0].topics[0]: must be a text; put it in quotes"),
         (
