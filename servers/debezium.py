@@ -124,6 +124,7 @@ def converters(envelope: Envelope, registry: SchemaRegistry | None = None) -> di
             ".apicurio.registry.auto-register": "true",
             ".apicurio.registry.find-latest": "true",
             ".apicurio.registry.as-confluent": "true",
+            ".apicurio.registry.headers.enabled": "false",  # the id of the schema goes before the record
             ".apicurio.registry.use-id": "contentId",
         }
     return {f"{part}.converter{name}": value for part in ("key", "value") for name, value in one.items()}

@@ -18,9 +18,11 @@ import requests
 from botocore.exceptions import ClientError
 from confluent_kafka import Consumer, Producer
 from pyiceberg.catalog import load_catalog
+from servers.debezium import Debezium, Envelope, converters
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import Minio
+from servers.mongodb import MongoDb
 from servers.postgres import Postgres
 from servers.process import Server
 from servers.releases import HOME, NotInstalledError, Release, ServerError
@@ -141,6 +143,46 @@ def test_a_killed_postgres_keeps_what_was_committed(tmp_path: Path, postgres: Po
         with closing(psycopg2.connect(own.dsn)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT a FROM kept")
             assert cursor.fetchone() == (7,)
+
+
+def test_mongodb_keeps_documents_and_survives_a_kill(tmp_path: Path, mongodb: MongoDb) -> None:
+    assert mongodb.running
+    with MongoDb(tmp_path) as own:
+        with own.client() as client:
+            client.kept.things.insert_one({"_id": 1, "a": 7})
+        own.kill()
+        own.restart()
+        with own.client() as client:
+            assert client.kept.things.find_one() == {"_id": 1, "a": 7}
+
+
+@pytest.mark.parametrize("envelope", Envelope)
+def test_debezium_tells_what_was_there_and_what_changes(
+    debezium: Debezium,
+    kafka: Kafka,
+    postgres: Postgres,
+    schema_registry: SchemaRegistry,
+    fresh_namespace: str,
+    envelope: Envelope,
+) -> None:
+    topic = f"{fresh_namespace}.{fresh_namespace}.items"
+    with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f"CREATE SCHEMA {fresh_namespace}")
+        cursor.execute(f"CREATE TABLE {fresh_namespace}.items AS SELECT 1 AS a")
+        settings = converters(envelope, schema_registry)
+        debezium.follow_postgres(fresh_namespace, postgres, fresh_namespace, settings)
+        cursor.execute(f"INSERT INTO {fresh_namespace}.items VALUES (2)")
+        events = consume(kafka, topic, 2)
+    debezium.delete(fresh_namespace)
+    if envelope is Envelope.AVRO:
+        numbers = [int.from_bytes(event[1:5], "big") for event in events if event is not None]
+        answer = requests.get(f"{schema_registry.url}/schemas/ids/{numbers[0]}", timeout=30).json()
+        assert json.loads(answer["schema"])["name"] == "Envelope"
+        return
+    documents = [json.loads(event) for event in events if event is not None]
+    payloads = [document["payload"] if envelope is Envelope.JSON_WITH_SCHEMA else document for document in documents]
+    assert [(payload["op"], payload["after"]) for payload in payloads] == [("r", {"a": 1}), ("c", {"a": 2})]
 
 
 def test_a_server_whose_port_is_taken_does_not_start(tmp_path: Path, s3: Minio) -> None:
