@@ -113,6 +113,11 @@ class JsonDecoder:
             rejects = sorted([*unframed.rejects, *rejects], key=lambda reject: reject.index)
         return Decoded(parts, rejects, skipped)
 
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields as far as they are known."""
+        return () if self._rows is None else self._rows.fields
+
     def schema(self, topic: str) -> pa.Schema | None:  # noqa: ARG002  every topic of one decoder has the same fields
         """The schema of all rows; None as long as it is not inferred."""
         return None if self._rows is None else self._rows.schema

@@ -1,0 +1,118 @@
+"""What change events tell besides the rows: operation, time and place at the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lakeward.changes import Events
+from lakeward.decoding.debezium_members import Finder, Members, NDInt, NDMask, log_places, whole_numbers
+from lakeward.records import Blobs
+
+QUOTE = 0x22
+TIMESTAMP = pa.timestamp("us", "UTC")
+_NAMES = (
+    "version connector name ts_ms snapshot db sequence ts_us ts_ns schema table txId lsn xmin "
+    "collection ord lsid txnNumber wallTime server_id gtid file pos row thread query "
+    "scn commit_scn change_lsn commit_lsn event_serial_no"
+)
+SOURCE = tuple(_NAMES.split())
+"""The members of `source` that connectors write, in their order: what is looked for or passed over at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What ``n`` messages tell of their source. Shapes and types: those of `Events`, before rows are chosen."""
+
+    timestamp: pa.Array
+    position: pa.Array
+
+
+class SourceReader:
+    """Reads the `source` of change events.
+
+    Args:
+        cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+    """
+
+    def __init__(self, cache_folder: Path | None) -> None:
+        self._cache_folder = cache_folder
+        self._finder = Finder(SOURCE, cache_folder)
+
+    def read(self, sources: Blobs) -> Sources:
+        """Read the objects ``sources``; null where there is none."""
+        found = self._finder.find(sources)
+        return Sources(self._timestamps(found), self._positions(found))
+
+    def _timestamps(self, found: Members) -> pa.Array:
+        """The finest time that is told."""
+        micros, valid = self._numbers(found, "ts_us")
+        for name, convert in (("ts_ns", lambda t: t // 1000), ("ts_ms", lambda t: t * 1000)):
+            if valid.all():
+                break
+            other, told = self._numbers(found, name)
+            chosen = told & ~valid
+            micros[chosen] = convert(other[chosen])
+            valid = valid | told
+        return pa.array(micros, mask=~valid).view(TIMESTAMP)
+
+    def _positions(self, found: Members) -> pa.Array:
+        """Where in its log the source stands, in the words of the source."""
+        lsn, told = self._numbers(found, "lsn")
+        ends, text = log_places(lsn, told, self._cache_folder)
+        positions = _strings(ends, text, told)
+        if told.all() or not len(told):
+            return positions
+        others = (self._of_mongodb(found), self._of_mysql(found), self._text(found, "change_lsn"))
+        return pc.coalesce(positions, *others, self._text(found, "scn"))
+
+    def _of_mongodb(self, found: Members) -> pa.Array:
+        """Seconds and number of the operation, as in an oplog timestamp."""
+        millis, told = self._numbers(found, "ts_ms")
+        number, numbered = self._numbers(found, "ord")
+        text = pc.binary_join_element_wise(
+            pa.array(millis // 1000).cast(pa.string()), pa.array(number).cast(pa.string()), "."
+        )
+        return pc.if_else(pa.array(told & numbered), text, pa.scalar(None, pa.string()))
+
+    def _of_mysql(self, found: Members) -> pa.Array:
+        """File and place in the binary log."""
+        place, told = self._numbers(found, "pos")
+        return pc.binary_join_element_wise(
+            self._text(found, "file"), pa.array(place, mask=~told).cast(pa.string()), ":"
+        )
+
+    def _text(self, found: Members, name: str) -> pa.Array:
+        """A member that holds a string without escapes."""
+        values = found.get(name)
+        quoted = found.first(name) == QUOTE
+        chosen = np.flatnonzero(quoted)
+        texts: list[str | None] = [None] * len(quoted)
+        for i in chosen.tolist():
+            texts[i] = (values.get(i) or b'""')[1:-1].decode(errors="replace")
+        return pa.array(texts, pa.string())
+
+    def _numbers(self, found: Members, name: str) -> tuple[NDInt, NDMask]:
+        return whole_numbers(found.get(name), self._cache_folder)
+
+
+def events(operation: NDArray[np.uint8], sources: Sources, index: NDInt) -> Events:
+    """The events of the messages at ``index``. ``operation`` uint8[n]: letters; 0: none is told."""
+    letters = operation[index]
+    told = letters != 0
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(told)]).astype(np.int32)
+    chosen = pa.array(index)
+    whole = len(index) == len(operation)
+    timestamp = sources.timestamp if whole else sources.timestamp.take(chosen)
+    position = sources.position if whole else sources.position.take(chosen)
+    return Events(_strings(ends, letters[told], told), timestamp, position)
+
+
+def _strings(ends: NDArray[np.int32], text: NDArray[np.uint8], valid: NDMask) -> pa.Array:
+    bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.string(), len(valid), [bits, pa.py_buffer(ends), pa.py_buffer(text)])
