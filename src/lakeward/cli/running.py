@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
+from lakeward.cli.collector import resting
 from lakeward.cli.membership import Group, here, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
@@ -42,6 +43,11 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
     Raises:
         LakewardError: as `Pipeline.run`.
     """
+    with resting() as assembled:
+        _stream(config, until, extras, assembled, as_json=as_json)
+
+
+def _stream(config: Config, until: Until, extras: Extras, assembled: Callable[[], None], *, as_json: bool) -> None:
     from lakeward.assembly import Assembly, Choices  # noqa: PLC0415 - a second of imports
     from lakeward.observability import logging  # noqa: PLC0415
 
@@ -60,7 +66,9 @@ def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: 
             show(progress)
 
         def pipeline() -> Pipeline:
-            return Assembly(config, clock, chance, choices).pipeline(observe)
+            made = Assembly(config, clock, chance, choices).pipeline(observe)
+            assembled()
+            return made
 
         kafka = config.source.kafka
         may_lose = kafka is not None and kafka.on_lost_positions != "stop"
