@@ -165,7 +165,7 @@ def test_debezium_tells_what_was_there_and_what_changes(
     fresh_namespace: str,
     envelope: Envelope,
 ) -> None:
-    topic = f"{fresh_namespace}.{fresh_namespace}.items"
+    topic = kafka.create_topic(f"{fresh_namespace}.{fresh_namespace}.items")
     with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(f"CREATE SCHEMA {fresh_namespace}")
