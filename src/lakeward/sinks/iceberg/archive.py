@@ -25,7 +25,8 @@ from lakeward.sinks.iceberg.shelf import folder, get, put
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-RECORDS_A_FILE = 16_384
+RECORDS_A_FILE = 4096
+"""Each expiry writes the newest file anew, some hundred KiB at most."""
 
 
 @dataclass(frozen=True, slots=True)

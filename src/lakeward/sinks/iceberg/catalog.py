@@ -16,6 +16,8 @@ from pyiceberg.catalog import (
     load_catalog,
 )
 from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.catalog.rest.auth import AUTH_MANAGER
+from pyiceberg.io import FileIO
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter, HTTPAdapter
 from sqlalchemy import Engine, event
@@ -25,6 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from lakeward.errors import ConfigurationError
 from lakeward.sinks.iceberg.failures import translated
+from lakeward.sinks.iceberg.store import Stores
 
 CONNECT_TIMEOUT = "rest.connect-timeout"
 READ_TIMEOUT = "rest.read-timeout"
@@ -76,10 +79,16 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
             return load_catalog(name, **settings)
         if kind is CatalogType.REST:
             return BoundedRestCatalog(name, **settings)
-        catalog = AVAILABLE_CATALOGS[kind](name, settings)
+        catalog = _sql(name, settings) if kind is CatalogType.SQL else AVAILABLE_CATALOGS[kind](name, settings)
         if isinstance(engine := getattr(catalog, "engine", None), Engine):
             event.listen(engine, "checkin", _end_transaction)
         return catalog
+
+
+def _sql(name: str, settings: Mapping[str, Any]) -> Catalog:
+    from lakeward.sinks.iceberg.sql_catalog import RememberingSqlCatalog  # noqa: PLC0415 -- others do without
+
+    return RememberingSqlCatalog(name, **settings)
 
 
 def commits_at_once(properties: Mapping[str, str]) -> int:
@@ -147,6 +156,16 @@ def _end_transaction(connection: DBAPIConnection | None, _record: ConnectionPool
 
 class BoundedRestCatalog(RestCatalog):
     """PyIceberg's REST catalog with a bound on every request: its own session would wait for ever."""
+
+    def __init__(self, name: str, **properties: str) -> None:
+        self._stores = Stores()
+        super().__init__(name, **properties)
+
+    def _load_file_io(self, properties: Mapping[str, Any] | None = None, location: str | None = None) -> FileIO:
+        merged: dict[str, Any] = {**self.properties, **(properties or {})}
+        if self._auth_manager:
+            merged[AUTH_MANAGER] = self._auth_manager
+        return self._stores.of(merged, location)
 
     def _create_session(self) -> Session:
         session = super()._create_session()

@@ -10,22 +10,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     UNASSIGNED_SEQ,
     DataFile,
+    DataFileContent,
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
     ManifestWriter,
+    ManifestWriterV2,
     write_manifest,
     write_manifest_list,
 )
 from pyiceberg.table import TableProperties
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+
+from lakeward.sinks.iceberg.store import WholeFile
 
 FANOUT = 16
 _CACHED_ENTRIES = 4096
@@ -57,16 +62,47 @@ class Paper:
         self.written.append(path)
         return path
 
-    def writer(self) -> ManifestWriter:
-        """A manifest of the default spec."""
-        return write_manifest(
+    def writer(self, spec_id: int, content: ManifestContent) -> ManifestWriter:
+        """A manifest of files of one spec, either of data or of deletes."""
+        write = write_manifest if content == ManifestContent.DATA else _delete_manifest
+        return write(
             format_version=self.metadata.format_version,
-            spec=self.metadata.spec(),
+            spec=self.metadata.specs()[spec_id],
             schema=self.metadata.schema(),
-            output_file=self.io.new_output(self.path(f"-m{len(self.written)}.avro")),
+            output_file=WholeFile(self.io.new_output(self.path(f"-m{len(self.written)}.avro"))),
             snapshot_id=self.snapshot_id,
             avro_compression=self.compression,  # type: ignore[arg-type]
         )
+
+
+class _DeleteManifestWriter(ManifestWriterV2):
+    """PyIceberg has none."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+def _delete_manifest(format_version: int, **settings: Any) -> ManifestWriter:
+    del format_version  # delete files begin with version 2, and no other is written
+    return _DeleteManifestWriter(**settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """What a commit changes: files of data and of deletes that come, and files of both kinds that go."""
+
+    files: Sequence[DataFile] = ()
+    deletes: Sequence[DataFile] = ()
+    gone: Sequence[DataFile] = ()
+
+    @property
+    def appends(self) -> bool:
+        """Whether it only adds rows."""
+        return not self.deletes and not self.gone
 
 
 class Manifests:
@@ -94,6 +130,43 @@ class Manifests:
         if not files:
             return merged
         return [self._write(paper, [_added(file, paper.snapshot_id) for file in files]), *merged]
+
+    def amend(self, paper: Paper, change: Amendment, carried: Sequence[ManifestFile]) -> list[ManifestFile] | None:
+        """The new snapshot's manifests after ``change``; None where not all files that are to go are live.
+
+        The manifests that a file goes from have to say so. Those of deletes are joined with what is new: nearly all of
+        their files go with every commit that touches many data files.
+        """
+        missing = {file.file_path for file in change.gone}
+        of_data = any(file.content == DataFileContent.DATA for file in change.gone)
+        of_deletes = any(file.content != DataFileContent.DATA for file in change.gone)
+        rest: list[ManifestFile] = []
+        written: list[ManifestFile] = []
+        deletes: dict[int, list[ManifestEntry]] = {}
+        for manifest in carried:
+            is_data = manifest.content == ManifestContent.DATA
+            held = self._entries_of(manifest, paper.io) if missing and (of_data if is_data else of_deletes) else []
+            here = {entry.data_file.file_path for entry in held} & missing
+            if not here:
+                rest.append(manifest)
+                continue
+            missing -= here
+            entries = [_deleted(e, paper) if e.data_file.file_path in here else e for e in held]
+            if is_data:
+                written.append(self._write(paper, entries, manifest.partition_spec_id))
+            else:
+                deletes.setdefault(manifest.partition_spec_id, []).extend(entries)
+        if missing:
+            return None
+        for file in change.deletes:
+            deletes.setdefault(file.spec_id, []).append(_added(file, paper.snapshot_id))
+        for spec_id, entries in deletes.items():
+            beside = [m for m in rest if m.content == ManifestContent.DELETES and m.partition_spec_id == spec_id]
+            if len(beside) >= FANOUT:
+                rest = [manifest for manifest in rest if manifest not in beside]
+                entries += [entry for manifest in beside for entry in self._entries_of(manifest, paper.io)]
+            written.append(self._write(paper, entries, spec_id, ManifestContent.DELETES))
+        return [*written, *self.compose(paper, change.files, rest)]
 
     def entries(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
         """The live files of a manifest, as a later one carries them."""
@@ -125,10 +198,16 @@ class Manifests:
         for path in [path for path in self._entries if path not in present]:
             del self._entries[path]
 
-    def _write(self, paper: Paper, entries: Iterable[ManifestEntry]) -> ManifestFile:
+    def _write(
+        self,
+        paper: Paper,
+        entries: Iterable[ManifestEntry],
+        spec_id: int | None = None,
+        content: ManifestContent = ManifestContent.DATA,
+    ) -> ManifestFile:
         kept: list[ManifestEntry] = []
         read = list(entries)  # before a file is begun: closing it empty would raise another error than reading did
-        with paper.writer() as writer:
+        with paper.writer(paper.metadata.default_spec_id if spec_id is None else spec_id, content) as writer:
             for entry in read:
                 writer.add_entry(entry)
                 if entry.status != ManifestEntryStatus.DELETED:
@@ -143,9 +222,10 @@ class Manifests:
 
     def _entries_of(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
         held = self._entries.get(manifest.manifest_path)
-        if held is not None:
-            return held
-        return [_existing(entry, None) for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)]
+        if held is None:
+            held = [_existing(entry, None) for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)]
+            self._remember(manifest.manifest_path, held)
+        return held
 
     def _remember(self, path: str, entries: list[ManifestEntry]) -> None:
         self._entries[path] = entries

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
+from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -33,6 +36,8 @@ DUE_COMMITS, DUE_S = 25, 60.0
 GRACE_S = 300.0
 """How long a reader that has just planned on an expired snapshot may still open its manifests."""
 _DELETES_A_CALL = 64
+_DELETERS = 8
+"""Deletions at once: a store takes a few requests for each, and the next commit waits for them."""
 
 
 @dataclass(slots=True)
@@ -112,17 +117,20 @@ class Upkeep:
         self.handle.superseded.clear()
         if not self._litter or self._litter[0][0] > now:
             return
+        going: list[str] = []
+        while self._litter and self._litter[0][0] <= now and len(going) < _DELETES_A_CALL:
+            going.append(self._litter.popleft()[1])
         io = self.handle.known().io
-        for _ in range(min(_DELETES_A_CALL, len(self._litter))):
-            if self._litter[0][0] > now:
-                return
-            _, path = self._litter.popleft()
-            try:
-                io.delete(path)
-            except FileNotFoundError:
-                continue
-            except Exception as error:  # noqa: BLE001 -- litter is not worth an error: orphan removal finds it
-                log.warning("left behind", table=self.handle.name, file=path, error=type(error).__name__)
+        with ThreadPoolExecutor(_DELETERS, thread_name_prefix="deleting") as pool:
+            list(pool.map(partial(self._delete, io), going))
+
+    def _delete(self, io: FileIO, path: str) -> None:
+        try:
+            io.delete(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # noqa: BLE001 -- litter is not worth an error: orphan removal finds it
+            log.warning("left behind", table=self.handle.name, file=path, error=type(error).__name__)
 
 
 def _asserts(table: Table) -> tuple[AssertTableUUID, AssertRefSnapshotId]:
