@@ -56,6 +56,8 @@ class Joining:
         self._goals: dict[Partition, int] = {}
         self._mute: set[Lane] = set()
         """Asked in vain: they are asked again, some seconds after the last of the others has been."""
+        self._added: dict[tuple[Lane, Partition], Mapping[Partition, int]] = {}
+        """Where the other partitions of a topic ended when one that was added to it was first seen."""
         self.lanes: list[Lane] = []
         self.waiting: set[Partition] = set()
         self.begun: set[Partition] = set()
@@ -179,15 +181,38 @@ class Joining:
             raise failure
 
     def _to_place(
-        self, lane: Lane, found: Found, asked: Collection[Partition], there: Collection[Partition]
+        self, lane: Lane, found: Found, asked: Collection[Partition], there: Mapping[Partition, Bounds]
     ) -> set[Partition]:
         """The partitions of ``asked``; of a topic that the table does not know, those of other workers too (S2)."""
         ours = {p for p in asked if p in there and not lane.recall(p)}
-        if self._policy.start is Edge.EARLIEST or self._adopt is not None:
-            return ours  # the beginning is the same whoever looks, and whenever
         known = found.entry.positions if found.entry else {}
+        if lane.settings.upserting is not None:  # which partitions were there from the first is told by the first entry
+            ours -= self._behind(lane, known, ours, there)
+        elif self._policy.start is Edge.EARLIEST or self._adopt is not None:
+            return ours  # the beginning is the same whoever looks, and whenever
         new = {p.topic for p in ours} - {p.topic for p in known} - {p.topic for p in lane.filling.claim}
         return ours | {p for p in there if p.topic in new and p not in lane.next}
+
+    def _behind(
+        self, lane: Lane, known: Positions, asked: Collection[Partition], there: Mapping[Partition, Bounds]
+    ) -> set[Partition]:
+        """Partitions that were added to a topic, and whose keys the table may still miss changes of (PROTOCOL R4).
+
+        A key may have moved to them: what the others held when they were first seen is committed before them.
+        """
+        held = set()
+        for partition in asked:
+            before = {p: there[p].end for p in known if p.topic == partition.topic and p in there}
+            if partition in known or not before:
+                continue
+            if (lane, partition) not in self._added:
+                log.info("added partition waits for the others", table=lane.name, partition=str(partition))
+            ends = self._added.setdefault((lane, partition), before)
+            if any(p not in known or known[p].next < end for p, end in ends.items()):
+                held.add(partition)
+                if all(lane.next[p].next >= end for p, end in ends.items() if p in lane.next):
+                    lane.filling.hurry()
+        return held
 
     def _place(
         self, lane: Lane, found: Found, bounds: Mapping[Partition, Bounds], identities: Mapping[str, str | None]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from lakeward.batching import FlushPolicy
 from lakeward.clock import SystemClock
 from lakeward.errors import LakewardError, UnreachableError
+from lakeward.keying import Upserting
 from lakeward.lanes import Lane, LaneSettings
 from lakeward.ledger import next_entry
 from lakeward.outcomes import Batch, Staged
@@ -39,6 +40,7 @@ class Rig:
         self.flush = flush
         self.start = StartPolicy()
         self.named: tuple[str, ...] | None = None
+        self.upserting: Upserting | None = None
         self.drain_s = 30.0
         self.limits = Limits()
         self.patience = Patience(0.001, 0.002, 0.5)
@@ -48,7 +50,8 @@ class Rig:
         source._at.clear()
         source._paused.clear()
         self.targets = {name: MemoryTarget(name, table) for name, table in self.tables.items()}
-        lanes = {n: Lane(target, self.decoder, LaneSettings(self.flush)) for n, target in self.targets.items()}
+        lane = LaneSettings(self.flush, upserting=self.upserting)
+        lanes = {n: Lane(target, self.decoder, lane) for n, target in self.targets.items()}
         named = tuple(self.feeds) if self.named is None else self.named
         settings = PipelineSettings("test", named, self.start, self.patience, drain_s=self.drain_s, limits=self.limits)
 
