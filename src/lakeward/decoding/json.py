@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,24 @@ class Surroundings:
     registry: RegistryClient | None = None
 
 
+class Rows(Protocol):
+    """What reads records of known fields: a `RowReader`, or something like it."""
+
+    fields: tuple[Field, ...]
+    schema: pa.Schema
+
+    def rows(self, values: Blobs, rejects: list[Reject]) -> list[DecodedPart]:
+        """See `RowReader.rows`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How records are read: by readers that ``rows`` makes; types are inferred from what ``parse`` makes of them."""
+
+    rows: Callable[[tuple[Field, ...], Path | None], Rows] = RowReader
+    parse: Callable[[bytes], dict[str, Any]] = json_reference.parse
+
+
 class JsonDecoder:
     """Decodes JSON objects; a `Decoder`. The rules are told in docs/json.md.
 
@@ -55,6 +74,7 @@ class JsonDecoder:
             added to as ``surroundings`` allow.
         cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
         surroundings: what else it asks.
+        reading: what reads the records.
 
     Raises:
         ConfigurationError: a type is unknown or impossible.
@@ -65,25 +85,31 @@ class JsonDecoder:
         fields: Mapping[str, str] | None,
         cache_folder: Path | None = None,
         surroundings: Surroundings = Surroundings(),
+        reading: Reading = Reading(),
     ) -> None:
         self._cache_folder = cache_folder
         self._surroundings = surroundings
+        self._reading = reading
         self._inferring = fields is None
-        self._rows = None if fields is None else RowReader(declared(fields), cache_folder)
+        self._rows: Rows | None = None if fields is None else reading.rows(declared(fields), cache_folder)
         self._columns: pa.Schema | None = None
         self._ids: set[int] = set()
 
     @classmethod
     def from_schema(
-        cls, schema: pa.Schema, cache_folder: Path | None = None, surroundings: Surroundings = Surroundings()
+        cls,
+        schema: pa.Schema,
+        cache_folder: Path | None = None,
+        surroundings: Surroundings = Surroundings(),
+        reading: Reading = Reading(),
     ) -> JsonDecoder:
         """Make the decoder whose rows fill a table with these columns; it decodes as the one that inferred them did.
 
         Raises:
             SchemaMismatchError: a column has a type that no JSON value is read into.
         """
-        decoder = cls(None, cache_folder, surroundings)
-        decoder._rows = RowReader(of_schema(schema), cache_folder)
+        decoder = cls(None, cache_folder, surroundings, reading)
+        decoder._rows = reading.rows(of_schema(schema), cache_folder)
         return decoder
 
     def decode(self, raw: RawBatch) -> Decoded:
@@ -99,7 +125,7 @@ class JsonDecoder:
         if self._inferring:
             self._follow()
             if self._rows is None:
-                self._grow(raw.topic, _sample(values, np.flatnonzero(values.length != NULL)))
+                self._grow(raw.topic, self._sample(values, np.flatnonzero(values.length != NULL)))
         rejects: list[Reject] = []
         if self._rows is None:
             parts, rejects = [], list(_without_fields(values))
@@ -170,8 +196,22 @@ class JsonDecoder:
 
     def _read_as(self, fields: tuple[Field, ...]) -> None:
         if fields and (self._rows is None or self._rows.fields != fields):
-            reader = RowReader(fields, self._cache_folder)
+            reader = self._reading.rows(fields, self._cache_folder)
             self._rows = reader if len(reader.schema) or self._rows is not None else None
+
+    def _sample(self, values: Blobs, index: NDInt) -> list[dict[str, object]]:
+        """The records among the messages at ``index``, as many as are looked at."""
+        sample: list[dict[str, object]] = []
+        size = 0
+        for i in index[:SAMPLE].tolist():
+            size += int(values.length[i])
+            if sample and size > SAMPLE_BYTES:
+                break
+            try:
+                sample.append(self._reading.parse(values.get(i) or b""))
+            except NotDecodableError:
+                continue
+        return sample
 
     def _with_new_fields(
         self, topic: str, values: Blobs, parts: list[DecodedPart], rejects: list[Reject]
@@ -179,7 +219,7 @@ class JsonDecoder:
         """Read again the messages that have fields which are not known, with these fields, where they may be added."""
         again = np.array([reject.index for reject in rejects if reject.code == UNDECLARED], np.int64)
         before = self._rows
-        self._grow(topic, _sample(values, again))
+        self._grow(topic, self._sample(values, again))
         if self._rows is None or self._rows is before:
             return parts, rejects
         still: list[Reject] = []
@@ -199,21 +239,6 @@ def _joined(parts: list[DecodedPart]) -> list[DecodedPart]:
     index = np.concatenate([part.index for part in parts])
     order = np.argsort(index)
     return [DecodedPart(pa.concat_tables([part.rows for part in parts]).take(order).combine_chunks(), index[order])]
-
-
-def _sample(values: Blobs, index: NDInt) -> list[dict[str, object]]:
-    """The records among the messages at ``index``, as many as are looked at."""
-    sample: list[dict[str, object]] = []
-    size = 0
-    for i in index[:SAMPLE].tolist():
-        size += int(values.length[i])
-        if sample and size > SAMPLE_BYTES:
-            break
-        try:
-            sample.append(json_reference.parse(values.get(i) or b""))
-        except NotDecodableError:
-            continue
-    return sample
 
 
 def _without_fields(values: Blobs) -> Iterator[Reject]:

@@ -44,9 +44,16 @@ class RowReader:
     Args:
         fields: at least one.
         cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+        unusual: decodes what the compiled reader leaves, as `json_reference.decode` does.
     """
 
-    def __init__(self, fields: Sequence[Field], cache_folder: Path | None) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        cache_folder: Path | None,
+        unusual: Callable[[bytes, Sequence[Field]], list[Any]] = json_reference.decode,
+    ) -> None:
+        self._unusual = unusual
         self.fields = tuple(fields)
         self.schema = arrow_schema(fields)
         self._nested = any(field.type.nested for field in fields)
@@ -81,7 +88,7 @@ class RowReader:
         rows, index = [], []
         for i in unusual.tolist():
             try:
-                rows.append(json_reference.decode(values.get(i) or b"", self.fields))
+                rows.append(self._unusual(values.get(i) or b"", self.fields))
                 index.append(i)
             except NotDecodableError as error:
                 rejects.append(Reject(i, error.code, error.reason))
