@@ -33,7 +33,8 @@ from lakeward.pipeline import Pipeline, PipelineSettings, Until
 from lakeward.positions import Partition
 from lakeward.records import Decoded, RawBatch
 from lakeward.retrying import Patience
-from lakeward.sinks.iceberg.compacting import Rewritten, at_once
+from lakeward.sinks.iceberg.compacting import at_once
+from lakeward.sinks.iceberg.compaction import Rewritten
 from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.starts import Edge, StartPolicy
 from lakeward.testing.memory import TextDecoder

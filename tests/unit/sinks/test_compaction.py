@@ -18,8 +18,8 @@ from lakeward.errors import StorageError
 from lakeward.layout import Layout
 from lakeward.outcomes import CommitReceipt
 from lakeward.positions import Partition, Position
-from lakeward.sinks.iceberg.compacting import Rewritten, at_once
-from lakeward.sinks.iceberg.compaction import FANOUT, tier_of
+from lakeward.sinks.iceberg.compacting import at_once
+from lakeward.sinks.iceberg.compaction import FANOUT, Rewritten, tier_of
 from lakeward.sinks.iceberg.expiry import MINUTE_MS
 from lakeward.sinks.iceberg.target import IcebergTarget
 from lakeward.testing.faults import Plan, fail, lose, meanwhile

@@ -84,7 +84,7 @@ def test_files_of_every_schema_are_read_as_the_last_has_them_and_stay_so_when_th
     ]
     files = [entry.data_file for entry in entries(lake)]
     assert [row for part in read_files(table, files) for row in part.to_pylist()] == wanted
-    (made,) = rewrite(table, Job(tuple(entries(lake))), "again")
+    (made,) = rewrite(table, Job(tuple(entries(lake))), "again").files
     assert [row for part in read_files(table, [made]) for row in part.to_pylist()] == wanted
 
 

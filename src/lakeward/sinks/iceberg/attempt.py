@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyiceberg.manifest import DataFile, ManifestFile
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import (
-    TOTAL_DATA_FILES,
-    TOTAL_FILE_SIZE,
-    TOTAL_RECORDS,
     Operation,
     Snapshot,
     SnapshotSummaryCollector,
@@ -31,12 +28,14 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
+from lakeward.errors import OperatorError
 from lakeward.ledger import LedgerEntry, encode, key_of
 from lakeward.outcomes import Totals
+from lakeward.sinks.iceberg import totals
 from lakeward.sinks.iceberg.evolution import Growth
 from lakeward.sinks.iceberg.find import head_of, mirror, mirrored
 from lakeward.sinks.iceberg.fitting import Evolution, evolution
-from lakeward.sinks.iceberg.manifests import Manifests, Paper, write_list
+from lakeward.sinks.iceberg.manifests import Amendment, Manifests, Paper, write_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,9 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a commit adds: data files, and columns where ``growth`` says so."""
+    """What a commit changes: files, and columns where ``growth`` says so."""
 
-    files: Sequence[DataFile]
+    change: Amendment
     growth: Growth | None = None
 
 
@@ -66,7 +65,7 @@ class Attempt:
     updates: tuple[TableUpdate, ...]
     manifests: list[ManifestFile]
     written: tuple[str, ...]
-    """Paths of its own manifests and manifest list."""
+    """Paths of its own manifests, manifest list and delete files."""
     entry: LedgerEntry
     schema_id: int
     spec_id: int
@@ -111,20 +110,28 @@ def time_of_next(metadata: TableMetadata, now_ms: int) -> int:
 
 def totals_of(snapshot: Snapshot | None) -> Totals:
     """What the table holds at ``snapshot``, by its summary."""
-    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-    return Totals(*(int(summary.get(key, 0)) for key in (TOTAL_RECORDS, TOTAL_DATA_FILES, TOTAL_FILE_SIZE)))
+    return totals.after(totals.told_by(snapshot))
 
 
 def build(table: Table, entries: Entries, contents: Contents, manifests: Manifests, time_ms: int) -> Attempt:
-    """Write the manifests and the manifest list of a snapshot that adds ``contents`` on the head of ``table``."""
-    base, files, head = table.metadata, contents.files, head_of(table.metadata)
-    change = Evolution(base) if contents.growth is None else evolution(base, contents.growth)
-    metadata = change.metadata
+    """Write the manifests and the manifest list of a snapshot that changes the head of ``table`` by ``contents``.
+
+    Raises:
+        OperatorError: a file that is to go is not in the table.
+    """
+    base, change, head = table.metadata, contents.change, head_of(table.metadata)
+    evolved = Evolution(base) if contents.growth is None else evolution(base, contents.growth)
+    metadata = evolved.metadata
     snapshot_id, sequence_number = metadata.new_snapshot_id(), metadata.next_sequence_number()
     places, commit = table.location_provider(), entries.own.commit
     stem = places.new_metadata_location(f"{commit}-{snapshot_id}")
     paper = Paper(table.io, metadata, snapshot_id, sequence_number, stem)
-    composed = manifests.compose(paper, files, manifests.of(head, table.io))
+    composed = manifests.amend(paper, change, manifests.of(head, table.io))
+    if composed is None:
+        raise OperatorError(
+            f"files of {'.'.join(table.name())} that were found there are not in its manifests",
+            "Nothing was committed. `lakeward verify` tells what the table holds. Please report this.",
+        )
     parent = head.snapshot_id if head else None
     list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{commit}.avro")
     write_list(paper, composed, parent, list_path)
@@ -135,7 +142,7 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
             "sequence-number": sequence_number,
             "timestamp-ms": time_ms,
             "manifest-list": list_path,
-            "summary": _summary(metadata, head, files, entries),
+            "summary": _summary(metadata, head, change, entries),
             "schema-id": metadata.current_schema_id,
         }
     )
@@ -147,32 +154,40 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
             AssertRefSnapshotId.model_validate({"ref": MAIN_BRANCH, "snapshot-id": parent}),
             AssertCurrentSchemaId.model_validate({"current-schema-id": base.current_schema_id}),
             AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
-            *change.requirements,
+            *evolved.requirements,
         ),
         updates=(
-            *change.updates,
+            *evolved.updates,
             AddSnapshotUpdate(snapshot=snapshot),
             set_main(metadata, snapshot_id),
             SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id)),
         ),
         manifests=composed,
-        written=tuple(paper.written),
+        written=(*paper.written, *(file.file_path for file in change.deletes)),
         entry=entries.own,
         schema_id=base.current_schema_id,
         spec_id=metadata.default_spec_id,
-        grows_from=_ids_given(base) if change.requirements else None,
+        grows_from=_ids_given(base) if evolved.requirements else None,
     )
 
 
-def _summary(metadata: TableMetadata, head: Snapshot | None, files: Sequence[DataFile], entries: Entries) -> Summary:
+def counted(metadata: TableMetadata, change: Amendment) -> dict[str, str]:
+    """What a snapshot's summary says of ``change``."""
     collector = SnapshotSummaryCollector()
-    spec, schema = metadata.spec(), metadata.schema()
-    for file in files:
-        collector.add_file(file, partition_spec=spec, schema=schema)
+    specs, schema = metadata.specs(), metadata.schema()
+    for file in (*change.files, *change.deletes):
+        collector.add_file(file, partition_spec=specs[file.spec_id], schema=schema)
+    for file in change.gone:
+        collector.remove_file(file, partition_spec=specs[file.spec_id], schema=schema)
+    return collector.build()
+
+
+def _summary(metadata: TableMetadata, head: Snapshot | None, change: Amendment, entries: Entries) -> Summary:
     ledger = {key_of(name): encode(entry.carried()) for name, entry in entries.others.items()}
     ledger[key_of(entries.pipeline)] = encode(entries.own)
     # Insert-only commits must be "append": incremental readers skip anything else.
-    summary = Summary(Operation.APPEND, **collector.build(), **ledger)
+    operation = Operation.APPEND if change.appends else Operation.OVERWRITE
+    summary = Summary(operation, **counted(metadata, change), **ledger)
     return update_snapshot_summaries(summary, previous_summary=head.summary if head else None)
 
 

@@ -28,6 +28,7 @@ from lakeward.clock import Clock
 from lakeward.errors import Directive, LakewardError, LedgerError, UndecidedError, UnfitRowsError
 from lakeward.ledger import LedgerEntry, Standing, next_entry, outdated, refuse_other_owner
 from lakeward.outcomes import Batch, CommitReceipt, Outcome, Refused, Staged, Totals
+from lakeward.sinks.iceberg import totals
 from lakeward.sinks.iceberg.attempt import Attempt, Contents, Entries, build, time_of_next, totals_of
 from lakeward.sinks.iceberg.evolution import Growth, Shape
 from lakeward.sinks.iceberg.failures import explained, translated
@@ -41,8 +42,9 @@ from lakeward.sinks.iceberg.find import (
 )
 from lakeward.sinks.iceberg.fitting import shape_of
 from lakeward.sinks.iceberg.handle import Handle
-from lakeward.sinks.iceberg.manifests import Manifests
+from lakeward.sinks.iceberg.manifests import Amendment, Manifests
 from lakeward.sinks.iceberg.upkeep import Upkeep
+from lakeward.sinks.iceberg.upsert.delta import Delta
 
 T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -66,11 +68,15 @@ class StagedFiles:
     """What the table becomes in the same commit."""
     unfit: bool = False
     """The rows did not fit the table as it was last seen: there are no files."""
+    delta: Delta | None = None
+    """What becomes of the rows that the keys of an upsert held until now; None where rows are only added."""
 
     def fit(self, table: Table) -> bool:
         """Whether the files can be committed to ``table`` as it is now."""
-        if self.unfit or not self.files:
-            return not self.unfit
+        if self.unfit or (self.delta is not None and not self.delta.stands(table)):
+            return False
+        if not self.files:
+            return True
         metadata = table.metadata
         same = (self.schema_id, self.spec_id) == (metadata.current_schema_id, metadata.default_spec_id)
         return same and shape_of(metadata) == self.shape
@@ -149,6 +155,8 @@ class Commit:
                 desk.manifests.landed(attempt.snapshot.snapshot_id, attempt.manifests)
                 desk.upkeep.committed(attempt.snapshot.snapshot_id, attempt.manifests)
                 desk.handle.fed = True
+                if self.staged.files.delta is not None:
+                    self.staged.files.delta.landed(answer)
                 receipt = self._receipt(attempt.snapshot, attempt.entry, totals_of(head_of(table.metadata)))
                 self._sweep(answer, receipt)
                 if self.staged.files.growth is not None and self.staged.files.growth.changes:
@@ -239,7 +247,9 @@ class Commit:
         )
         others = {n: f.entry for n, f in seen.items() if f.entry is not None and n != self.desk.pipeline}
         with translated(f"writing manifests of {self.desk.handle.name}", table.location()):
-            contents = Contents(self.staged.files.files, self.staged.files.growth)
+            files, delta = self.staged.files, self.staged.files.delta
+            change = Amendment(files.files) if delta is None else delta.against(table, self.batch.id)
+            contents = Contents(change, files.growth)
             return build(table, Entries(self.desk.pipeline, entry, others), contents, self.desk.manifests, time_ms)
 
     def _send(self, table: Table, attempt: Attempt) -> Table | Exception:
@@ -320,7 +330,7 @@ class Commit:
             rows=staged.rows,
             files=files,
             bytes=staged.bytes,
-            before=before or Totals(after.rows - staged.rows, after.files - files, after.bytes - staged.bytes),
+            before=before or totals.before(totals.told_by(snapshot)),
             after=after,
             duration_ms=round((self.desk.clock.monotonic() - staged.files.began) * 1000),
             attempts=max(self._sends, 1),

@@ -9,22 +9,21 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.utils.properties import property_as_int
 
 from lakeward.clock import Clock
-from lakeward.sinks.iceberg.compaction import FANOUT, Job, Limits, Survey, rewrite
+from lakeward.sinks.iceberg.compaction import FANOUT, Job, Limits, Rewritten, Survey, rewrite
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.parquet import DEFAULT_TARGET_BYTES
 from lakeward.sinks.iceberg.replacement import Replacement, Replacing
 from lakeward.sinks.iceberg.staging import discard
+from lakeward.sinks.iceberg.upsert.upserting import Upserts
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
-Rewritten = tuple[Job, list[DataFile], str]
 Submit = Callable[[Callable[[], Rewritten]], Future[Rewritten]]
 
 INPUT_BYTES = 32 << 20
@@ -50,6 +49,7 @@ class Compactor:
     clock: Clock
     chance: random.Random
     submit: Submit
+    upserts: Upserts
     fanout: int = FANOUT
     """So many files of a tier are merged, and so many commits lie between two looks."""
     _survey: Survey = field(init=False)
@@ -79,7 +79,7 @@ class Compactor:
         if self._running is None or not self._running.done():
             return None
         done, self._running = self._running, None
-        return self._commit(*done.result())
+        return self._commit(done.result())
 
     def compact(self) -> int:
         """Merge all there is to merge, two files at least, and wait for it; return how many files went.
@@ -92,23 +92,25 @@ class Compactor:
             table = self.handle.look()
             with translated(f"looking for small files of {self.handle.name}", table.location()):
                 job = self._survey.due(table, limits_of(table), least=2)
-            if job is None or self._commit(*self._rewrite(table, job)) is None:
+            if job is None or self._commit(self._rewrite(table, job)) is None:
                 return went
             went += len(job.entries)
 
     def _rewrite(self, table: Table, job: Job) -> Rewritten:
         name = f"compaction-{self.chance.getrandbits(128):032x}"
         with translated(f"compacting {self.handle.name}", table.location()):
-            return job, rewrite(table, job, name), name
+            return rewrite(table, job, name, self.upserts.key)
 
-    def _commit(self, job: Job, files: list[DataFile], name: str) -> Replacing | None:
-        replacement = Replacement(self.handle, self.manifests, job, files, name, self.clock.now_ms())
+    def _commit(self, done: Rewritten) -> Replacing | None:
+        replacement = Replacement(self.handle, self.manifests, done, self.clock.now_ms())
         made = replacement.run()
+        files, rows = len(done.job.entries), done.rows
         if made is None:
             if not replacement.sent:  # provably nobody's
-                discard(self.handle.known().io, files)
+                discard(self.handle.known().io, done.files)
             return None
-        log.info("compacted", table=self.handle.name, files=len(job.entries), into=len(files), rows=job.rows)
+        self.upserts.moved(self.handle.known(), done, made.change)
+        log.info("compacted", table=self.handle.name, files=files, into=len(done.files), rows=rows)
         self._commits = self.fanout  # a tier above may be full now
         return made
 

@@ -8,18 +8,24 @@ number of files grows with the logarithm of what was committed, and each row is 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+import pyarrow as pa
 import structlog
+from numpy.typing import NDArray
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat, ManifestContent, ManifestEntry, ManifestFile
 from pyiceberg.table import Table
 
 from lakeward.errors import StorageError
+from lakeward.keys import Hashes, hashes
 from lakeward.sinks.iceberg.manifests import Manifests, live_files
 from lakeward.sinks.iceberg.reading import read_files
-from lakeward.sinks.iceberg.staging import Stager
+from lakeward.sinks.iceberg.staging import Laid, Stager
+from lakeward.sinks.iceberg.upsert.deletes import concerns, read_positions
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -28,6 +34,12 @@ MOST_FILES = 256
 """Files that one rewrite reads at most."""
 _SMALLEST_TIER = 128 << 10
 _CACHED_MANIFESTS = 1024
+_MUCH_DELETED = 0.3
+"""A file of which so much is deleted is written again, whatever its size: readers read past all of that."""
+_DIRTY = -1
+"""The tier of such files."""
+_READERS = 4
+"""Files read at once: a store's answers are waited for side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +52,56 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Live files of one partition that become one file (or a few), oldest first."""
+    """Live files of one partition that become one file (or a few), oldest first, and the deletes of their rows."""
 
     entries: tuple[ManifestEntry, ...]
+    deletes: tuple[DataFile, ...] = ()
 
     @property
     def files(self) -> list[DataFile]:
-        """The files that go."""
+        """The data files that go."""
         return [entry.data_file for entry in self.entries]
+
+    @property
+    def rows(self) -> int:
+        """How many rows they hold, deleted ones too."""
+        return sum(file.record_count for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What became of a job: its new files, and where its rows went.
+
+    ``kept``: for each of the job's files, the positions of the rows that were not deleted, ascending; the rows that
+    ``laid`` numbers are these, file after file. ``name``: what the new files' names begin with. ``hashes``: those of
+    the rows' keys, in the same order; None where nobody asked.
+    """
+
+    job: Job
+    laid: Sequence[Laid]
+    kept: Sequence[NDArray[np.int64]]
+    name: str
+    hashes: Hashes | None = None
+
+    @property
+    def files(self) -> list[DataFile]:
+        """The new files."""
+        return [one.file for one in self.laid]
 
     @property
     def rows(self) -> int:
         """How many rows they hold."""
         return sum(file.record_count for file in self.files)
+
+    def moved(self, deleted: Mapping[str, NDArray[np.int64]]) -> list[tuple[DataFile, NDArray[np.int64]]]:
+        """Rows of old files, by path and positions, as rows of the new ones: what was deleted since stays deleted."""
+        starts = np.cumsum([0, *map(len, self.kept)])
+        gone = np.zeros(starts[-1], np.bool_)
+        for number, file in enumerate(self.job.files):
+            if file.file_path in deleted:
+                gone[starts[number] : starts[number + 1]] = np.isin(self.kept[number], deleted[file.file_path])
+        found = ((one.file, np.flatnonzero(gone[one.rows])) for one in self.laid)
+        return [(file, positions) for file, positions in found if len(positions)]
 
 
 @dataclass(slots=True)
@@ -63,25 +112,35 @@ class Survey:
     _small: OrderedDict[str, list[ManifestEntry]] = field(default_factory=OrderedDict)
 
     def due(self, table: Table, limits: Limits, *, least: int) -> Job | None:
-        """The most crowded tier of any partition that holds ``least`` files or more; None where nothing is due.
+        """The most crowded tier of any partition that holds ``least`` files or more; else files with much deleted.
 
-        A table with delete files is left alone: which rows they mean depends on the files as they are.
+        None where nothing is due. A table with deletes that may concern several files is left alone.
         """
         metadata = table.metadata
         carried = self.manifests.of(metadata.current_snapshot(), table.io)
-        if any(m.content == ManifestContent.DELETES and live_files(m) for m in carried):
+        deletes = deletes_by_file(self.manifests, carried, table.io)
+        if deletes is None:
             return None
         groups: dict[tuple[str, int], list[ManifestEntry]] = {}
         for manifest in carried:
-            if manifest.partition_spec_id != metadata.default_spec_id:
+            if manifest.partition_spec_id != metadata.default_spec_id or manifest.content != ManifestContent.DATA:
                 continue
             for entry in self._small_of(manifest, table.io, limits):
                 file = entry.data_file
                 groups.setdefault((repr(file.partition), tier_of(file.file_size_in_bytes)), []).append(entry)
+            if deletes:
+                for entry in self.manifests.entries(manifest, table.io):
+                    if _deleted_share(entry.data_file, deletes) >= _MUCH_DELETED:
+                        groups.setdefault((repr(entry.data_file.partition), _DIRTY), []).append(entry)
         self._forget(carried)
-        fitting = [_fitting(entries, limits) for entries in groups.values() if len(entries) >= least]
+        fitting = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier != _DIRTY]
         crowded = max(fitting, key=len, default=[])
-        return Job(tuple(crowded)) if len(crowded) >= max(2, least) else None
+        if len(crowded) < max(2, least):
+            dirty = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier == _DIRTY]
+            crowded = max(dirty, key=len, default=[])
+        if not crowded:
+            return None
+        return Job(tuple(crowded), tuple(one for e in crowded for one in deletes.get(e.data_file.file_path, ())))
 
     def _small_of(self, manifest: ManifestFile, io: FileIO, limits: Limits) -> list[ManifestEntry]:
         held = self._small.get(manifest.manifest_path)
@@ -97,6 +156,22 @@ class Survey:
                 del self._small[path]
 
 
+def deletes_by_file(
+    manifests: Manifests, carried: Sequence[ManifestFile], io: FileIO
+) -> dict[str, list[DataFile]] | None:
+    """The live delete files by the data file that they concern; None where any may concern several."""
+    found: dict[str, list[DataFile]] = {}
+    for manifest in carried:
+        if manifest.content != ManifestContent.DELETES or not live_files(manifest):
+            continue
+        for entry in manifests.entries(manifest, io):
+            path = concerns(entry.data_file)
+            if path is None:
+                return None
+            found.setdefault(path, []).append(entry.data_file)
+    return found
+
+
 def tier_of(size: int) -> int:
     """The tier of a file of ``size`` bytes."""
     tier, top = 0, _SMALLEST_TIER
@@ -105,8 +180,10 @@ def tier_of(size: int) -> int:
     return tier
 
 
-def rewrite(table: Table, job: Job, name: str) -> list[DataFile]:
-    """Read the job's files and write their rows, sorted, as files whose names begin with ``name``.
+def rewrite(table: Table, job: Job, name: str, key: tuple[str, ...] = ()) -> Rewritten:
+    """Read the job's files and write their living rows, sorted, as files whose names begin with ``name``.
+
+    ``key``: columns whose hashes are wanted.
 
     Raises:
         StorageError: fewer or more rows were read than the files are said to hold; nothing is left behind.
@@ -118,7 +195,38 @@ def rewrite(table: Table, job: Job, name: str) -> list[DataFile]:
             f"{len(parts)} files of {'.'.join(table.name())} hold {rows} rows, and should hold {job.rows}",
             "A data file was damaged or replaced: `lakeward verify` names it. Nothing was compacted.",
         )
-    return Stager(table).stage(parts, name)
+    deleted = deleted_rows(table.io, job.deletes)
+    kept = [_others(len(part), deleted.get(file.file_path)) for part, file in zip(parts, job.files, strict=True)]
+    living = [part if len(at) == len(part) else part.take(pa.array(at)) for part, at in zip(parts, kept, strict=True)]
+    stager = Stager(table)
+    whole = stager.conformed(living)
+    found = hashes(whole.select(list(key))) if key else None
+    return Rewritten(job, stager.lay(whole, name), kept, name, found)
+
+
+def deleted_rows(io: FileIO, deletes: Sequence[DataFile]) -> dict[str, NDArray[np.int64]]:
+    """The positions that position-delete files delete, by data file; in no order, and perhaps twice."""
+    found: dict[str, list[NDArray[np.int64]]] = {}
+    if deletes:
+        with ThreadPoolExecutor(_READERS, "deletes") as pool:
+            for told in pool.map(lambda file: read_positions(io, file), deletes):
+                for path, positions in told.items():
+                    found.setdefault(path, []).append(positions)
+    return {path: np.concatenate(several) for path, several in found.items()}
+
+
+def _others(rows: int, deleted: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The positions below ``rows`` that are not deleted."""
+    if deleted is None:
+        return np.arange(rows)
+    living = np.ones(rows, np.bool_)
+    living[deleted] = False
+    return np.flatnonzero(living)
+
+
+def _deleted_share(file: DataFile, deletes: Mapping[str, Sequence[DataFile]]) -> float:
+    """How much of a file is deleted."""
+    return sum(one.record_count for one in deletes.get(file.file_path, ())) / max(1, file.record_count)
 
 
 def _is_small(file: DataFile, limits: Limits) -> bool:
@@ -135,7 +243,7 @@ def _fitting(entries: Iterable[ManifestEntry], limits: Limits) -> list[ManifestE
     size = 0
     for entry in sorted(entries, key=lambda e: (e.sequence_number or 0, e.data_file.file_path)):
         size += entry.data_file.file_size_in_bytes
-        if size > limits.input or len(chosen) == MOST_FILES:
+        if (size > limits.input and chosen) or len(chosen) == MOST_FILES:
             break
         chosen.append(entry)
     return chosen

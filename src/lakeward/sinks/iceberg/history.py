@@ -6,20 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import (
-    ADDED_DATA_FILES,
-    ADDED_FILE_SIZE,
-    ADDED_RECORDS,
-    DELETED_DATA_FILES,
-    DELETED_RECORDS,
-    REMOVED_FILE_SIZE,
-    TOTAL_DATA_FILES,
-    TOTAL_FILE_SIZE,
-    TOTAL_RECORDS,
-)
 
 from lakeward.ledger import LedgerEntry, breaks, decode, key_of
 from lakeward.outcomes import Totals
+from lakeward.sinks.iceberg import totals
 from lakeward.sinks.iceberg.archive import Archived, read_all
 from lakeward.sinks.iceberg.find import head_of
 from lakeward.sinks.iceberg.handle import recorded_parent
@@ -123,9 +113,6 @@ def _entry(row: Archived, pipeline: str, uuid: str) -> LedgerEntry | None:
 def _record(
     row: Archived, parent: int | None, entry: LedgerEntry | None, *, retained: bool, on_ancestry: bool
 ) -> Record:
-    added = _totals(row.summary, ADDED_RECORDS, ADDED_DATA_FILES, ADDED_FILE_SIZE)
-    removed = _totals(row.summary, DELETED_RECORDS, DELETED_DATA_FILES, REMOVED_FILE_SIZE)
-    after = _totals(row.summary, TOTAL_RECORDS, TOTAL_DATA_FILES, TOTAL_FILE_SIZE)
     return Record(
         snapshot_id=row.snapshot_id,
         parent_id=parent,
@@ -133,19 +120,11 @@ def _record(
         operation=row.operation,
         committed_ms=row.time_ms,
         entry=entry,
-        added=added,
-        removed=removed,
-        before=Totals(
-            after.rows - added.rows + removed.rows,
-            after.files - added.files + removed.files,
-            after.bytes - added.bytes + removed.bytes,
-        ),
-        after=after,
+        added=totals.added(row.summary),
+        removed=totals.removed(row.summary),
+        before=totals.before(row.summary),
+        after=totals.after(row.summary),
         retained=retained,
         on_ancestry=on_ancestry,
         summary=row.summary,
     )
-
-
-def _totals(summary: Mapping[str, str], rows: str, files: str, size: str) -> Totals:
-    return Totals(int(summary.get(rows, 0)), int(summary.get(files, 0)), int(summary.get(size, 0)))

@@ -49,12 +49,9 @@ class Inspection:
 
 
 def deleted_by_files(record: Record) -> int:
-    """How many rows the delete files of a commit are said to add to the deleted ones."""
-    return sum(
-        sign * int(record.summary.get(f"{what}-{kind}-deletes", 0))
-        for sign, what in ((1, "added"), (-1, "removed"))
-        for kind in ("position", "equality")
-    )
+    """How many rows the equality deletes of a commit are said to take away; position deletes count as removed rows."""
+    keys = ((1, "added-equality-deletes"), (-1, "removed-equality-deletes"))
+    return sum(sign * int(record.summary.get(key, 0)) for sign, key in keys)
 
 
 def inspect(target: IcebergTarget) -> Inspection | None:

@@ -1,8 +1,8 @@
 """One commit that puts rewritten files in the place of others: rows and positions stay as they are (PROTOCOL M1).
 
-Planned at one head and committed at another: it may be, as long as every file that goes is still live and no delete
-file has come. Each attempt asserts the head that this was checked at, and carries every pipeline's entry as it stands
-there (I5), so no reader and no writer ever finds a position missing.
+Planned at one head and committed at another: it may be, as long as every file that goes is still live. Rows that were
+deleted meanwhile are deleted in the new files, by the same commit. Each attempt asserts the head that this was checked
+at, and carries every pipeline's entry as it stands there (I5), so neither readers nor writers find a position missing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 import structlog
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import (
     Operation,
     Snapshot,
-    SnapshotSummaryCollector,
     Summary,
     update_snapshot_summaries,
 )
@@ -36,12 +35,13 @@ from pyiceberg.table.update import (
 
 from lakeward.errors import Directive
 from lakeward.ledger import LedgerEntry, encode, key_of
-from lakeward.sinks.iceberg.attempt import set_main, time_of_next
-from lakeward.sinks.iceberg.compaction import Job
+from lakeward.sinks.iceberg.attempt import counted, set_main, time_of_next
+from lakeward.sinks.iceberg.compaction import Rewritten, deleted_rows, deletes_by_file
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.sinks.iceberg.find import ancestry, find, head_of, mirror, mirrored, pipelines_of
 from lakeward.sinks.iceberg.handle import Handle
-from lakeward.sinks.iceberg.manifests import Manifests, Paper, live_files, write_list
+from lakeward.sinks.iceberg.manifests import Amendment, Manifests, Paper, write_list
+from lakeward.sinks.iceberg.upsert.deletes import Gone, write_deletes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -58,17 +58,16 @@ class Replacing:
     requirements: tuple[TableRequirement, ...]
     updates: tuple[TableUpdate, ...]
     manifests: list[ManifestFile]
+    change: Amendment
 
 
 @dataclass(slots=True)
 class Replacement:
-    """Puts ``files`` in the place of those of ``job``; used once. ``sent``: an attempt may have landed."""
+    """Puts new files in the place of those that were rewritten; used once. ``sent``: an attempt may have landed."""
 
     handle: Handle
     manifests: Manifests
-    job: Job
-    files: Sequence[DataFile]
-    name: str
+    rewritten: Rewritten
     now_ms: int
     sent: bool = False
 
@@ -112,10 +111,8 @@ class Replacement:
         if head is None:
             return None
         carried = self.manifests.of(head, table.io)
-        specs = {file.spec_id for file in self.files}
-        if specs != {metadata.default_spec_id} or any(
-            m.content == ManifestContent.DELETES and live_files(m) for m in carried
-        ):
+        change = self._change(table, carried)
+        if change is None:
             return None
         snapshot_id, sequence_number = metadata.new_snapshot_id(), metadata.next_sequence_number()
         places = table.location_provider()
@@ -124,13 +121,12 @@ class Replacement:
             metadata,
             snapshot_id,
             sequence_number,
-            places.new_metadata_location(f"{self.name}-{snapshot_id}"),
+            places.new_metadata_location(f"{self.rewritten.name}-{snapshot_id}"),
         )
-        gone = {file.file_path for file in self.job.files}
-        composed = self.manifests.replace(paper, gone, self.files, carried)
+        composed = self.manifests.amend(paper, change, carried)
         if composed is None:
             return None
-        list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{self.name}.avro")
+        list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{self.rewritten.name}.avro")
         write_list(paper, composed, head.snapshot_id, list_path)
         entries = self._entries(table)
         snapshot = Snapshot.model_validate(
@@ -140,7 +136,7 @@ class Replacement:
                 "sequence-number": sequence_number,
                 "timestamp-ms": time_of_next(metadata, self.now_ms),
                 "manifest-list": list_path,
-                "summary": self._summary(metadata, head, entries),
+                "summary": self._summary(metadata, head, change, entries),
                 "schema-id": metadata.current_schema_id,
             }
         )
@@ -158,7 +154,25 @@ class Replacement:
             ),
             tuple(updates),
             composed,
+            change,
         )
+
+    def _change(self, table: Table, carried: Sequence[ManifestFile]) -> Amendment | None:
+        """What comes and goes at this head; None where delete files have come that may concern several files.
+
+        Rows that were deleted meanwhile are deleted where they went.
+        """
+        job, metadata = self.rewritten.job, table.metadata
+        deletes = deletes_by_file(self.manifests, carried, table.io)
+        if deletes is None or {file.spec_id for file in self.rewritten.files} - {metadata.default_spec_id}:
+            return None
+        known = {file.file_path for file in job.deletes}
+        standing = [one for file in job.files for one in deletes.get(file.file_path, ())]
+        since = [file for file in standing if file.file_path not in known]
+        moved = self.rewritten.moved(deleted_rows(table.io, since)) if since else []
+        gone = [Gone(file, positions) for file, positions in moved]
+        written = write_deletes(table, gone, f"{self.rewritten.name}-{metadata.new_snapshot_id()}")
+        return Amendment(self.rewritten.files, written, [*job.files, *standing])
 
     def _entries(self, table: Table) -> dict[str, LedgerEntry]:
         """Every pipeline's entry at this head, carried along (I5)."""
@@ -166,20 +180,16 @@ class Replacement:
         found = {name: find(table.metadata, name, parent_of).entry for name in sorted(pipelines_of(table.metadata))}
         return {name: entry.carried() for name, entry in found.items() if entry is not None}
 
-    def _summary(self, metadata: TableMetadata, head: Snapshot, entries: dict[str, LedgerEntry]) -> Summary:
-        collector = SnapshotSummaryCollector()
-        spec, schema = metadata.spec(), metadata.schema()
-        for file in self.files:
-            collector.add_file(file, partition_spec=spec, schema=schema)
-        for file in self.job.files:
-            collector.remove_file(file, partition_spec=spec, schema=schema)
+    def _summary(
+        self, metadata: TableMetadata, head: Snapshot, change: Amendment, entries: dict[str, LedgerEntry]
+    ) -> Summary:
         ledger = {key_of(name): encode(entry) for name, entry in entries.items()}
-        told = {COMPACTION: str(len(self.job.files))}
+        told = {COMPACTION: str(len(self.rewritten.job.files))}
         # PyIceberg counts totals for an overwrite only; what the commit is, readers must be told truly.
-        counted = update_snapshot_summaries(
-            Summary(Operation.OVERWRITE, **collector.build(), **told, **ledger), previous_summary=head.summary
+        summed = update_snapshot_summaries(
+            Summary(Operation.OVERWRITE, **counted(metadata, change), **told, **ledger), previous_summary=head.summary
         )
-        return Summary(Operation.REPLACE, **counted.additional_properties)
+        return Summary(Operation.REPLACE, **summed.additional_properties)
 
 
 def _shows_rewind(metadata: TableMetadata, pipeline: str, entry: LedgerEntry) -> bool:

@@ -74,7 +74,7 @@ class Stager:
 
     def __init__(self, table: Table, former: Former | None = None) -> None:
         self.binding = Binding.of(table)
-        self._former = former or {}
+        self.former = former or {}
 
     def stage(self, parts: Sequence[pa.Table], commit_id: str) -> list[DataFile]:
         """Write all rows of ``parts`` (their schemas may differ); every row is in exactly one of the files returned.
@@ -87,13 +87,17 @@ class Stager:
             UnreachableError: the store does not answer. PermissionDeniedError: it refuses us.
             ConfigurationError: a property of the table cannot be read.
         """
-        bound = self.binding
-        filled = [part for part in parts if len(part)]
-        if not filled:
-            return []
+        return [laid.file for laid in self.lay(self.conformed(parts), commit_id)]
+
+    def conformed(self, parts: Sequence[pa.Table]) -> pa.Table:
+        """All rows of ``parts``, one after the other, in the columns of the table.
+
+        Raises:
+            SchemaMismatchError: they do not fit.
+        """
+        filled = [part for part in parts if len(part)] or [pa.table({})]
         large = needs_large(filled)
-        rows = pa.concat_tables([conform(part, bound.schema, self._former, large=large) for part in filled])
-        return [laid.file for laid in self.lay(rows, commit_id)]
+        return pa.concat_tables([conform(part, self.binding.schema, self.former, large=large) for part in filled])
 
     def lay(self, rows: pa.Table, commit_id: str) -> list[Laid]:
         """As `stage`, for rows that are conformed to the table already; says which row is where."""
@@ -148,12 +152,12 @@ class _Staging:
                 file = self._data_file(written, group.partition)
                 laid.append(Laid(file, group.places[start : start + file.record_count]))
                 start += file.record_count
-            return laid
         except (LakewardError, MemoryError):
             raise
         except Exception as error:
             where = opened[-1] if opened else self._bound.locations.data_path
             raise _explained(error, where) from error
+        return laid
 
     def _outputs(self, number: int, partition: Record, opened: list[str]) -> Iterator[OutputFile]:
         bound = self._bound

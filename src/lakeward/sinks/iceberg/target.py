@@ -48,6 +48,7 @@ from lakeward.sinks.iceberg.orphans import Orphans, delete_orphans, find_orphans
 from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
+from lakeward.sinks.iceberg.upsert.upserting import IndexSettings, Upserts
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -66,7 +67,8 @@ class TargetSettings:
 
     ``rewriter`` runs what compaction rewrites; None: small files stay as they are.
     ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds. ``schema_changes``: whether the table
-    may change in the commit of rows that need it; library appends never change it.
+    may change in the commit of rows that need it; library appends never change it. ``index``: how much memory the index
+    of keys may take, where batches upsert.
     """
 
     pipeline: str
@@ -76,6 +78,7 @@ class TargetSettings:
     keep_ms: int = 7 * DAY_MS
     rewriter: Submit | None = None
     schema_changes: SchemaChanges = SchemaChanges.EVOLVE
+    index: IndexSettings = field(default_factory=IndexSettings)
 
 
 class IcebergTarget:
@@ -90,7 +93,9 @@ class IcebergTarget:
         self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms)
         manifests = Manifests()
         self._desk = Desk(settings.pipeline, self._handle, manifests, clock, chance, threading.Event(), self._upkeep)
-        self._compactor = Compactor(self._handle, manifests, clock, chance, settings.rewriter or at_once)
+        self._upserts = Upserts(manifests, self.name, settings.index)
+        rewriter = settings.rewriter or at_once
+        self._compactor = Compactor(self._handle, manifests, clock, chance, rewriter, self._upserts)
 
     def find(self) -> Found:
         """See `Target.find`; ``others`` are the entries of other pipelines (PROTOCOL F4)."""
@@ -327,17 +332,20 @@ class IcebergTarget:
         bound = _bound(table, [], began)
         if rows:
             growth = self._growth(bound.shape, batch)
-            if growth is not None:
-                table = evolution(table.metadata, growth).applied_to(table)
-            former = (growth.shape if growth is not None else bound.shape).former
-            bound = replace(bound, files=Stager(table, former).stage(batch.parts, commit_id), growth=growth)
+            evolved = table if growth is None else evolution(table.metadata, growth).applied_to(table)
+            stager = Stager(evolved, (growth.shape if growth is not None else bound.shape).former)
+            if batch.changes:
+                files, delta = self._upserts.stage(batch, table, stager, commit_id)
+            else:
+                files, delta = stager.stage(batch.parts, commit_id), None
+            bound = replace(bound, files=files, growth=growth, delta=delta)
         files = bound.files
         written = sum(file.record_count for file in files)
-        if written != rows:
+        if written != rows and bound.delta is None:
             raise OperatorError(
                 f"{written} of {rows} rows were staged for {self.name}", "Nothing was committed. Please report this."
             )
-        return Staged(batch, bound, rows, sum(file.file_size_in_bytes for file in files))
+        return Staged(batch, bound, written, sum(file.file_size_in_bytes for file in files))
 
     def _growth(self, shape: Shape, batch: Batch) -> Growth | None:
         """How the table changes in the commit of ``batch``; None where it may not, nor keep names."""

@@ -116,10 +116,11 @@ def _write(table: Table, gone: Gone, name: str) -> DataFile:
     return file
 
 
-def _parquet(gone: Gone) -> memoryview:
+def _parquet(gone: Gone) -> bytes:
     indices = pa.array(np.zeros(len(gone.positions), np.int32))
     paths = pa.DictionaryArray.from_arrays(indices, pa.array([gone.file.file_path]))
     rows = pa.table([paths, pa.array(gone.positions)], schema=_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, row_group_size=max(1, len(rows)), **_OPTIONS)
-    return memoryview(sink.getvalue())
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

@@ -124,6 +124,10 @@ class KeyIndex:
         """A file by its number, without the statistics of its columns."""
         return self._rows[number].listed.file
 
+    def number(self, path: str) -> int | None:
+        """The number of the file at ``path``; None where the head that the index is at has no such file."""
+        return self._rows.by_path.get(path)
+
     def deleted(self, number: int) -> NDArray[np.int64]:
         """The positions of a file's rows that are deleted, ascending."""
         return self._rows.dead(number)

@@ -1,0 +1,99 @@
+"""What becomes of the rows that the keys of a batch held until now, on whatever head the batch is committed to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from pyiceberg.manifest import DataFile, ManifestContent
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from lakeward.keys import Hashes
+from lakeward.sinks.iceberg.find import head_of
+from lakeward.sinks.iceberg.manifests import Amendment, Manifests
+from lakeward.sinks.iceberg.upsert.deletes import Gone, concerns, write_deletes
+from lakeward.sinks.iceberg.upsert.index import Arrived, KeyIndex
+
+
+@dataclass(slots=True)
+class Delta:
+    """The other half of an upsert, beside its new files: old rows go, by position.
+
+    ``keys``: whose rows go, each once. ``arrived``: the staged files and whose rows they hold. ``truncates``: all rows
+    that the table holds go. ``read_at``: the head whose values are in the staged files, where some were read back.
+    """
+
+    index: KeyIndex
+    manifests: Manifests
+    keys: Hashes
+    arrived: Sequence[Arrived]
+    truncates: bool = False
+    read_at: int | None = None
+    _touched: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
+    """What the last attempt takes away: files by their number in the index, and positions."""
+    _deletes: Sequence[DataFile] = ()
+
+    def stands(self, table: Table) -> bool:
+        """Whether what was read back still is what ``table`` holds (PROTOCOL C2e)."""
+        head = head_of(table.metadata)
+        return self.read_at is None or (head is not None and head.snapshot_id == self.read_at)
+
+    def against(self, table: Table, commit: str) -> Amendment:
+        """The change of ``table`` at its head; its delete files are written, under names that no other attempt has."""
+        files = [one.file for one in self.arrived]
+        head = head_of(table.metadata)
+        self._touched, self._deletes = [], ()
+        if self.truncates:
+            return Amendment(files, (), list(self._live(table, head)))
+        self.index.advance(table)
+        shrunk: list[Gone] = []
+        gone: list[DataFile] = []
+        for number, positions in self._found():
+            file = self.index.file(number)
+            self._touched.append((number, positions))
+            deleted = _merged(self.index.deleted(number), positions)
+            if len(deleted) == file.record_count:
+                gone.append(file)
+            else:
+                shrunk.append(Gone(file, deleted))
+        paths = {file.file_path for file in gone} | {one.file.file_path for one in shrunk}
+        gone += [file for file in self._live(table, head, deletes=True) if concerns(file) in paths] if paths else []
+        self._deletes = write_deletes(table, shrunk, f"{commit}-{table.metadata.new_snapshot_id()}")
+        return Amendment(files, self._deletes, gone)
+
+    def landed(self, table: Table) -> None:
+        """The last attempt is the head of ``table`` now: the index follows without reading anything."""
+        if self.truncates:
+            self.index.emptied(table)
+        self.index.landed(table, self.arrived, self._touched, self._deletes)
+
+    def _found(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The rows that the keys hold, by file, positions ascending."""
+        files, positions = self.index.find(self.keys)
+        held = np.flatnonzero(files >= 0)
+        files, positions = files[held], positions[held]
+        order = np.lexsort((positions, files))
+        files, positions = files[order], positions[order]
+        bounds = [0, *(np.flatnonzero(files[1:] != files[:-1]) + 1).tolist(), len(files)]
+        for start, end in pairwise(bounds):
+            if end > start:
+                yield int(files[start]), positions[start:end].astype(np.int64, copy=False)
+
+    def _live(self, table: Table, head: Snapshot | None, *, deletes: bool = False) -> Iterator[DataFile]:
+        """The files of the head; ``deletes``: only those of deletes."""
+        for manifest in self.manifests.of(head, table.io):
+            if not deletes or manifest.content == ManifestContent.DELETES:
+                yield from (entry.data_file for entry in self.manifests.entries(manifest, table.io))
+
+
+def _merged(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Both, ascending, none twice."""
+    if not len(one):
+        return other
+    both = np.concatenate((one, other))
+    both.sort(kind="stable")  # merges what is in order already
+    return both[np.concatenate(([True], both[1:] != both[:-1]))]
