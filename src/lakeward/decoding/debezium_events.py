@@ -113,6 +113,13 @@ def events(operation: NDArray[np.uint8], sources: Sources, index: NDInt) -> Even
     return Events(_strings(ends, letters[told], told), timestamp, position)
 
 
+def log_texts(places: pa.Array) -> pa.Array:
+    """Places in a PostgreSQL log as text."""
+    told = ~places.is_null().to_numpy(zero_copy_only=False)
+    ends, text = log_places(places.fill_null(0).to_numpy(), told, None)
+    return _strings(ends, text, told)
+
+
 def _strings(ends: NDArray[np.int32], text: NDArray[np.uint8], valid: NDMask) -> pa.Array:
     bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.string(), len(valid), [bits, pa.py_buffer(ends), pa.py_buffer(text)])

@@ -10,16 +10,18 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.decoding import json_reference
+from lakeward.decoding.debezium_flat import TOLD
 from lakeward.decoding.debezium_members import NDInt
+from lakeward.decoding.debezium_reader import FormReader
 from lakeward.decoding.debezium_rows import Images, chosen
-from lakeward.decoding.json import JsonDecoder, Surroundings
+from lakeward.decoding.json import JsonDecoder, Reading, Surroundings
 from lakeward.decoding.json_inference import extend
 from lakeward.decoding.json_reference import NotDecodableError
-from lakeward.decoding.json_rows import RowReader
 from lakeward.decoding.json_types import Field, FieldType, Kind
 from lakeward.records import Blobs, RawBatch, Reject
 
 SAMPLE = 1_000
+READING = Reading(FormReader.plain)
 
 
 class PlainImages:
@@ -27,16 +29,18 @@ class PlainImages:
 
     def __init__(self, columns: pa.Schema | None, cache_folder: Path | None, surroundings: Surroundings) -> None:
         self._cache_folder = cache_folder
+        around = replace(surroundings, grows=lambda name: name in TOLD or surroundings.grows(name), registry=None)
         self._rows = (
-            JsonDecoder(None, cache_folder, surroundings)
+            JsonDecoder(None, cache_folder, around, READING)
             if columns is None
-            else JsonDecoder.from_schema(columns, cache_folder, surroundings)
+            else JsonDecoder.from_schema(columns, cache_folder, around, READING)
         )
-        self._keys: dict[tuple[Field, ...], RowReader] = {}
+        self._keys: dict[tuple[Field, ...], FormReader] = {}
 
     def schema(self, topic: str) -> pa.Schema | None:
         """The schema of all rows; None as long as it is not known."""
-        return self._rows.schema(topic)
+        schema = self._rows.schema(topic)
+        return None if schema is None else pa.schema([one for one in schema if one.name not in TOLD])
 
     def rows(self, topic: str, values: Blobs, index: NDInt, rejects: list[Reject]) -> list[Images]:
         """Read the objects at ``index``; adds to ``rejects``."""
@@ -60,14 +64,14 @@ class PlainImages:
             return Images(reader.schema.empty_table(), np.empty(0, np.int64))
         return Images(parts[0].rows, index[parts[0].index])
 
-    def _key_reader(self, names: Sequence[str], keys: Blobs) -> RowReader:
+    def _key_reader(self, names: Sequence[str], keys: Blobs) -> FormReader:
         known = {field.name: field for field in self._rows.fields}
         fields = [known[name] for name in names if name in known and known[name].type.kind is not Kind.NULL]
         if len(fields) < len(names):
             fields = [_named(field) for field in extend(fields, _sample(keys))]
         chosen_fields = tuple(fields)
         if chosen_fields not in self._keys:
-            self._keys[chosen_fields] = RowReader(chosen_fields, self._cache_folder)
+            self._keys[chosen_fields] = FormReader.plain(chosen_fields, self._cache_folder)
         return self._keys[chosen_fields]
 
 

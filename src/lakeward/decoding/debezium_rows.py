@@ -183,6 +183,14 @@ def _part(stream: Stream, images: Images, names: tuple[str, ...], *, keyed: bool
     return DecodedPart(images.rows, images.index, changes=Changes(names, effect, absent), events=told)
 
 
+def joined(several: list[Images]) -> Images:
+    """All in the order of their messages; there is at least one."""
+    found = several[0]
+    for one in several[1:]:
+        found = _joined(found, one)
+    return found
+
+
 def chosen(values: Blobs, index: NDInt) -> Blobs:
     """Those of ``values`` at ``index``; the same object where that is all of them."""
     return values if len(index) == len(values) else values.select(index)

@@ -1,0 +1,156 @@
+"""Rows from JSON objects whose columns have forms: read by compiled code, then converted whole columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lakeward.decoding import json_reference
+from lakeward.decoding.debezium_convert import Troubles
+from lakeward.decoding.debezium_forms import Column, fields_of, plain_form
+from lakeward.decoding.debezium_members import NDInt
+from lakeward.decoding.json_reference import NotDecodableError, Number, Whole
+from lakeward.decoding.json_rows import RowReader
+from lakeward.decoding.json_types import Field, FieldType, Kind
+from lakeward.records import Blobs, DecodedPart, Reject
+
+INFINITIES: Mapping[str, float] = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
+STRING_MODE = "; with `decimal.handling.mode: string`, or with schemas, it can be read"
+TEXT_MODE = "; with `time.precision.mode: isostring`, or with schemas, it can be read"
+
+
+class FormReader:
+    """Reads records of these columns, as a `RowReader` does.
+
+    Args:
+        columns: at least one.
+        fields: what the reader's user knows of the columns.
+        cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+    """
+
+    def __init__(self, columns: Sequence[Column], fields: tuple[Field, ...], cache_folder: Path | None) -> None:
+        self.fields = fields
+        self._columns = [column for column in columns if column.form.written.kind is not Kind.NULL]
+        self._reader = RowReader(fields_of(columns), cache_folder, decode)
+        self.schema = pa.schema([pa.field(column.name, column.form.type) for column in self._columns])
+
+    @staticmethod
+    def plain(fields: tuple[Field, ...], cache_folder: Path | None) -> FormReader:
+        """Make the reader of fields that nothing describes."""
+        return FormReader([Column(field.name, plain_form(field.type)) for field in fields], fields, cache_folder)
+
+    def rows(self, values: Blobs, rejects: list[Reject]) -> list[DecodedPart]:
+        """Read all messages but the null ones: one part, or none where there is no row; adds to ``rejects``."""
+        parts = self._reader.rows(values, rejects)
+        if all(column.form.convert is None for column in self._columns):
+            return parts
+        converted = [self.converted(part.rows, part.index, rejects) for part in parts]
+        return [part for part in converted if len(part.index)]
+
+    def converted(self, rows: pa.Table, index: NDInt, rejects: list[Reject]) -> DecodedPart:
+        """``rows``, whose columns hold what was written, as the columns hold it; adds to ``rejects``."""
+        arrays, bad, codes = [], np.zeros(len(index), np.bool_), {}
+        for k, column in enumerate(self._columns):
+            array = _one(rows.column(k))
+            if column.form.convert is not None:
+                troubles = Troubles(column.name)
+                array = column.form.convert(array, troubles)
+                for mask, code, reason in troubles.found:
+                    codes.update(dict.fromkeys(np.flatnonzero(mask & ~bad).tolist(), (code, reason)))
+                    bad |= mask
+            arrays.append(array)
+        table = pa.Table.from_arrays(arrays, schema=self.schema)
+        if not codes:
+            return DecodedPart(table, index)
+        rejects += [Reject(int(index[row]), *codes[row]) for row in sorted(codes)]
+        good = np.flatnonzero(~bad)
+        return DecodedPart(table.take(pa.array(good)), index[good])
+
+
+def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
+    """Decode one record as `json_reference.decode` does, and what connectors write differently besides.
+
+    Raises:
+        NotDecodableError: the record does not follow the rules.
+    """
+    return values_of(json_reference.parse(payload), fields)
+
+
+def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
+    """One value a column of a parsed record; see `decode`.
+
+    Raises:
+        NotDecodableError: the record does not follow the rules.
+    """
+    own: dict[str, Any] = {}
+    for field in fields:
+        value = record.get(field.name)
+        adapt = ADAPTED.get(field.type.kind)
+        if value is not None and adapt is not None:
+            adapt(value, field.name, own)
+    values = json_reference.values_of({**record, **dict.fromkeys(own)} if own else record, fields)
+    if own:
+        names = [field.name for field in fields if field.type.kind is not Kind.NULL]
+        values = [own.get(name, value) for name, value in zip(names, values, strict=True)]
+    return values
+
+
+def _floating(value: Any, name: str, own: dict[str, Any]) -> None:
+    if type(value) is str and value in INFINITIES:
+        own[name] = INFINITIES[value]
+
+
+def _date(value: Any, name: str, own: dict[str, Any]) -> None:
+    if isinstance(value, Whole) and abs(int(value)) < 2**31:
+        own[name] = int(value)
+    elif type(value) is str and value.endswith("Z"):
+        own[name] = json_reference.CONVERTERS[Kind.DATE](value[:-1], DATE, name)
+
+
+def _timestamp(value: Any, name: str, own: dict[str, Any]) -> None:
+    if isinstance(value, Number):
+        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
+    if type(value) is str and value.endswith("Z"):
+        own[name] = json_reference.CONVERTERS[Kind.TIMESTAMP](value[:-1], MOMENT, name)
+
+
+def _zoned(value: Any, name: str, own: dict[str, Any]) -> None:
+    if isinstance(value, Number):
+        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
+    if type(value) is str and value.endswith("infinity"):
+        own[name] = None
+
+
+def _time(value: Any, name: str, own: dict[str, Any]) -> None:
+    if isinstance(value, Number):
+        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
+    if type(value) is str and value.endswith("Z"):
+        own[name] = json_reference.CONVERTERS[Kind.TIME](value[:-1], TIME, name)
+
+
+def _decimal(value: Any, name: str, own: dict[str, Any]) -> None:
+    if value == "NaN":
+        own[name] = None
+    elif type(value) is str and json_reference.NUMBER.fullmatch(value) is None:
+        raise NotDecodableError("invalid-decimal", f"field {name!r}: the string is not a number{STRING_MODE}")
+
+
+DATE, MOMENT, TIME = (FieldType(kind) for kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIME))
+ADAPTED: Mapping[Kind, Callable[[Any, str, dict[str, Any]], None]] = {
+    Kind.FLOAT: _floating,
+    Kind.DOUBLE: _floating,
+    Kind.DATE: _date,
+    Kind.TIMESTAMP: _timestamp,
+    Kind.TIMESTAMPTZ: _zoned,
+    Kind.TIME: _time,
+    Kind.DECIMAL: _decimal,
+}
+"""By kind: puts what it makes of a value under its name."""
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
