@@ -76,6 +76,8 @@ class Filling:
         """So many parts at the end are small."""
         self._traces: list[Trace] = []
         self._changes: list[Changes] = []
+        self._taken = 0
+        """So many messages came before the last `take`."""
         self.letters: list[pa.Table] = []
         self._claim: dict[Partition, Span] = {}
         self._upto: dict[Partition, Position] = {}
@@ -114,6 +116,7 @@ class Filling:
             self._claim[stretch.partition] = Span(before.start if before else start, after.next)
             self._upto[stretch.partition] = after
         rows = sum(part.num_rows for part in parts)
+        self._taken = self.account.records
         self._join_small_parts()
         for part in parts:
             if part.num_rows:
@@ -142,7 +145,7 @@ class Filling:
 
         Their ``order`` is that within the messages of the `take`.
         """
-        before = self.account.records
+        before = self._taken
         for one in changes:
             order = None if one.order is None else one.order + before
             self._changes.append(replace(one, order=order))

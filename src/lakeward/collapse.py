@@ -47,7 +47,7 @@ class Collapsed:
 
 
 def collapse(rows: pa.Table, changes: Changes) -> Collapsed:
-    """What ``changes`` leave behind, in the order of the stream; ``rows`` are theirs, as many.
+    """What ``changes`` leave behind, in the order of the stream; ``rows`` are theirs, as many, and listed as they are.
 
     A value that a change leaves out is the one that the last change before it carries, as long as the key was not
     deleted in between; a `MARK` counts among those that carry values, and does nothing where the key holds no row.
@@ -55,6 +55,7 @@ def collapse(rows: pa.Table, changes: Changes) -> Collapsed:
     Raises:
         ValueError: a key column is null in a change that is not a truncation, or has a type that has no equality.
     """
+    rows, changes = _in_order(rows, changes)
     cut = _after_truncations(changes)
     truncates = cut > 0
     if truncates:
@@ -96,6 +97,15 @@ def collapse(rows: pa.Table, changes: Changes) -> Collapsed:
         deleted_hashes=keys[gone],
         unknown=unknown,
     )
+
+
+def _in_order(rows: pa.Table, changes: Changes) -> tuple[pa.Table, Changes]:
+    """Both, listed in the order of the stream: parts of one fetch take turns in it."""
+    order = changes.order
+    if order is None or (order[1:] > order[:-1]).all():
+        return rows, changes
+    places = np.argsort(order, kind="stable")
+    return rows.combine_chunks().take(pa.array(places)), changes.select(places)
 
 
 def _after_truncations(changes: Changes) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakeward.batching import SMALL_BYTES, SMALL_PARTS, Filling, FlushPolicy, Stretch, position_after, stretches
+from lakeward.changes import Changes
 from lakeward.ledger import Loss
 from lakeward.positions import Account, Partition, Position, Span, Witness
 from lakeward.records import Blobs, RawBatch
@@ -124,3 +127,26 @@ def test_small_parts_of_different_columns_stay_apart() -> None:
         filling.take(raw([0], [offset]), [(Stretch(P0, 0, 0), offset)], [pa.table({name: [offset]})], 0)
     values = [value for part in filling.seal("id", {}).parts for value in part.column(0).to_pylist()]
     assert values == list(range(60))
+
+
+def test_changes_stand_in_the_order_of_the_stream_however_large_one_fetch_is_and_small_the_next() -> None:
+    filling = Filling(POLICY)
+    for first, count in ((0, 5), (5, 1), (6, 2)):
+        take(filling, raw([0] * count, list(range(first, first + count))), {P0: first}, count)
+        filling.change([replace(Changes.upserts(("a",), count), order=np.arange(count))])
+    joined = Changes.joined(filling.seal("id", {}).changes)
+    assert joined.order is not None
+    assert joined.order.tolist() == list(range(8))
+
+
+def test_small_parts_of_changes_are_joined_with_what_they_change() -> None:
+    filling = Filling(FlushPolicy(3600, 1_000_000, 1 << 30))
+    for offset in range(40):
+        take(filling, raw([0], [offset]), {P0: offset}, 1)
+        filling.change([replace(Changes.upserts(("a",), 1), order=np.arange(1))])
+    batch = filling.seal("id", {})
+    assert len(batch.parts) < 20
+    assert [len(part) for part in batch.parts] == [len(changes) for changes in batch.changes]
+    order = Changes.joined(batch.changes).order
+    assert order is not None
+    assert order.tolist() == list(range(40))

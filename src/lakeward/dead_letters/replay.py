@@ -16,7 +16,7 @@ from lakeward.clock import Clock
 from lakeward.dead_letters.book import KEYS, Shelf, read, with_payload
 from lakeward.dead_letters.box import Letterbox, posting
 from lakeward.dead_letters.rows import confirmations, failed, replayed
-from lakeward.errors import OperatorError
+from lakeward.errors import ConfigurationError, OperatorError
 from lakeward.lanes import Lane
 from lakeward.letters import Lettering, Letters
 from lakeward.outcomes import Batch, Refused
@@ -102,9 +102,17 @@ class Replay:
         """Try the letters of ``selection`` again; with ``write``, make rows of those that can be.
 
         Raises:
+            ConfigurationError: the table is in mode upsert.
             OperatorError: others kept bringing letters back, or rolling back, meanwhile; what was done is complete.
             LakewardError: as `Target.stage` and `Target.commit`; what is not done stays a letter.
         """
+        if self.lane.settings.upserting is not None:
+            raise ConfigurationError(
+                f"letters of {self.lane.name} cannot be brought back one by one: it holds the last change of each key, "
+                "and these may be older (PROTOCOL D6)",
+                f"Mend what was wrong, then let `lakeward seek` go back to the first of them: all changes of "
+                f"{self.lane.name} since then are made again, in their order.",
+            )
         result = Result()
         tried: set[Name] = set()
         for _ in range(TRIES):
