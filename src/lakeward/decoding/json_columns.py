@@ -110,7 +110,8 @@ def _array(field: Field, g: int, out: Columns) -> pa.Array:
     if buffer == "ends":
         ends = out.ends[base : base + rows + 1]
         start = int(out.text_base[g])
-        parts = [pa.py_buffer(ends), pa.py_buffer(out.text[start : start + int(ends[rows])])]
+        text = out.text[start : start + int(ends[rows])].copy()  # or all the room for text would live as long as it
+        parts = [pa.py_buffer(ends), pa.py_buffer(text)]
     elif buffer == "flag":
         parts = [_bits(values)]
     else:

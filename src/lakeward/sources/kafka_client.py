@@ -47,10 +47,12 @@ DEFAULTS: Mapping[str, Any] = {
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 2000,
     "socket.connection.setup.timeout.ms": 5000,
-    # One queue for all partitions: these bound what is fetched ahead, however many there are.
+    # One queue for all partitions: these bound what is fetched ahead, however many there are. Small messages take five
+    # times their size in it, and what one fetch brings comes on top.
     "queued.max.messages.kbytes": 65536,
-    "queued.min.messages": 200_000,
-    "fetch.message.max.bytes": 8 << 20,
+    "queued.min.messages": 100_000,
+    "fetch.message.max.bytes": 1 << 20,
+    "fetch.max.bytes": 8 << 20,
     "fetch.queue.backoff.ms": 20,
     "fetch.wait.max.ms": 100,
     "log.connection.close": False,
