@@ -46,6 +46,8 @@ class Rows:
     bits: Bits = field(default_factory=lambda: np.zeros(0, np.uint8))
     by_path: dict[str, int] = field(default_factory=dict)
     _files: list[Held | None] = field(default_factory=list)
+    _begins: list[int] = field(default_factory=list)
+    """Each file's first ordinal, also of those that are gone: they tell where their neighbours end."""
     _firsts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     _end: int = 0
     _rows: int = 0
@@ -78,6 +80,7 @@ class Rows:
             self.bits[end - 1] = 0xFF << (held.rows % 8) & 0xFF
         number = len(self._files)
         self._files.append(held)
+        self._begins.append(held.first)
         self.by_path[listed.file.file_path] = number
         self._end, self._rows = end * 8, self._rows + held.rows
         return number
@@ -127,9 +130,7 @@ class Rows:
     def locate(self, ordinals: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """File numbers and positions; -1 and -1 for the ordinal -1."""
         if len(self._firsts) != len(self._files):
-            known = self._firsts.tolist()
-            known += [held.first if held else -1 for held in self._files[len(known) :]]
-            self._firsts = np.array(known, np.int64)
+            self._firsts = np.array(self._begins, np.int64)
         numbers, positions = np.empty(len(ordinals), np.int32), np.empty(len(ordinals), np.int64)
         _locate(read_only(ordinals), read_only(self._firsts), numbers, positions)
         return numbers, positions
@@ -143,7 +144,8 @@ class Rows:
         """Number files and rows afresh; return where the ordinals of each file began, and where they begin now."""
         before, kept = self.bits, [held for held in self._files if held is not None]
         firsts = np.array([held.first for held in kept], np.int64)
-        self.bits, self._files, self._firsts = np.zeros(0, np.uint8), [], np.zeros(0, np.int64)
+        self.bits, self._files, self._begins = np.zeros(0, np.uint8), [], []
+        self._firsts = np.zeros(0, np.int64)
         self._end = self._rows = 0
         self.bits = np.zeros(sum(held.bytes.stop - held.bytes.start for held in kept), np.uint8)
         for held in kept:
