@@ -53,6 +53,9 @@ def test_maintain_merges_what_is_left_and_finds_what_a_killed_writer_staged(
     stray.write_bytes(b"staged by a writer that died")
     os.utime(stray, (stray.stat().st_mtime - 200_000,) * 2)
     partitions = len({at.date() for at in site.held(TABLE)["exchange_timestamp"].to_pylist()})
+    (told_only,) = site.run("maintain", "--dry-run", "--rewrite", "all", "--json").document["tables"]
+    assert (told_only["files_merged"], told_only["partitions_found"]) == (3 * partitions, partitions)
+    assert (told_only["files_rewritten"], told_only["files"]) == (3 * partitions, 3 * partitions)
     (table,) = site.run("maintain", "--json").document["tables"]
     assert table["files_merged"] == 3 * partitions
     assert table["files"] == partitions
@@ -64,4 +67,29 @@ def test_maintain_merges_what_is_left_and_finds_what_a_killed_writer_staged(
     difference = site.differs(TABLE, feed.sent)
     assert difference.exact, difference
     assert site.run("maintain", "--older-than", "1h").code == 2
+    assert site.run("maintain", "--rewrite", "exchange_timestamp_day=1970-01-01").code == 2
+    site.verified()
+
+
+def test_partitions_are_rewritten_sorted_while_a_stream_goes_on_and_writers_die(
+    broker: EmbeddedBroker, registry: EmbeddedRegistry, command_line: CommandLine, tmp_path: Path
+) -> None:
+    broker.create("trades", 1)
+    feed = Feed(broker.bootstrap_servers, "trades", 1, registry.register("trades-value", TRADE))
+    document = configuration(broker.bootstrap_servers, registry.url, [TRADES_TABLE], interval="50ms")
+    site = Site(tmp_path, command_line, document)
+    with Stream(feed):
+        writer = site.start("run")
+        writer.until_event("compacted")
+        for kept in ("20", "5"):
+            site.run("maintain", "--rewrite", "all", "--keep-snapshots", kept, "--json")
+        writer.until_event("committed")
+        writer.kill()
+    site.catch_up()
+    difference = site.differs(TABLE, feed.sent)
+    assert difference.exact, difference
+    assert site.breaks(TABLE) == []
+    site.verified()
+    (table,) = site.run("maintain", "--rewrite", "all", "--json").document["tables"]
+    assert table["files"] == table["partitions_found"]
     site.verified()

@@ -145,7 +145,7 @@ class Survey:
     def _small_of(self, manifest: ManifestFile, io: FileIO, limits: Limits) -> list[ManifestEntry]:
         held = self._small.get(manifest.manifest_path)
         if held is None:
-            held = [e for e in self.manifests.entries(manifest, io) if _is_small(e.data_file, limits)]
+            held = [e for e in self.manifests.entries(manifest, io) if is_small(e.data_file, limits)]
             self._small[manifest.manifest_path] = held
         return held
 
@@ -229,7 +229,8 @@ def _deleted_share(file: DataFile, deletes: Mapping[str, Sequence[DataFile]]) ->
     return sum(one.record_count for one in deletes.get(file.file_path, ())) / max(1, file.record_count)
 
 
-def _is_small(file: DataFile, limits: Limits) -> bool:
+def is_small(file: DataFile, limits: Limits) -> bool:
+    """Whether compaction may merge ``file`` with others."""
     return (
         file.content == DataFileContent.DATA
         and file.file_format == FileFormat.PARQUET

@@ -22,8 +22,11 @@ RECENT_MS, RECENT_COUNT = 3 * MINUTE_MS, 24
 ALWAYS_COUNT = 10
 
 
-def doomed(metadata: TableMetadata, keep_ms: int) -> list[Snapshot]:
-    """The snapshots that no tier, no ref and no proof needs, oldest first. The same head gives the same answer."""
+def doomed(metadata: TableMetadata, keep_ms: int, most: int | None = None) -> list[Snapshot]:
+    """The snapshots that no tier, no ref and no proof needs, oldest first. The same head gives the same answer.
+
+    ``most``: at that many snapshots even those go that only a tier needs, the oldest first.
+    """
     head = head_of(metadata)
     if head is None:
         return []
@@ -40,7 +43,12 @@ def doomed(metadata: TableMetadata, keep_ms: int) -> list[Snapshot]:
         else:
             buckets = {(width, snapshot.timestamp_ms // width) for width in (MINUTE_MS, HOUR_MS, DAY_MS)}
             width = _width(age, rank, keep_ms)
-            stays = width is not None and (width == 0 or (width, snapshot.timestamp_ms // width) not in taken)
+            counted_out = most is not None and rank >= most
+            stays = (
+                not counted_out
+                and width is not None
+                and (width == 0 or (width, snapshot.timestamp_ms // width) not in taken)
+            )
             taken |= buckets
         if not stays and snapshot.snapshot_id not in safe:
             going.append(snapshot)

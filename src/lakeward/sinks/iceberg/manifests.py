@@ -33,6 +33,8 @@ from pyiceberg.table.snapshots import Snapshot
 from lakeward.sinks.iceberg.store import WholeFile
 
 FANOUT = 16
+GATHERED = 8192
+"""Files that a manifest lists at most when manifests are gathered: some MiB."""
 _CACHED_ENTRIES = 4096
 _LARGEST_MERGED = 16**4
 """Manifests of so many files stay as they are: rewriting them would cost more than reading past them."""
@@ -167,6 +169,22 @@ class Manifests:
                 entries += [entry for manifest in beside for entry in self._entries_of(manifest, paper.io)]
             written.append(self._write(paper, entries, spec_id, ManifestContent.DELETES))
         return [*written, *self.compose(paper, change.files, rest)]
+
+    def gatherable(self, carried: Sequence[ManifestFile], spec_id: int) -> list[ManifestFile]:
+        """Those that list data files of one spec."""
+        return [m for m in carried if m.content == ManifestContent.DATA and m.partition_spec_id == spec_id]
+
+    def needed(self, manifests: Sequence[ManifestFile]) -> int:
+        """How many manifests the files of ``manifests`` need."""
+        return -(-sum(map(live_files, manifests)) // GATHERED)
+
+    def gather(self, paper: Paper, carried: Sequence[ManifestFile]) -> list[ManifestFile]:
+        """The manifests of data files of the default spec written anew: few, each with neighbouring partitions."""
+        own = self.gatherable(carried, paper.metadata.default_spec_id)
+        entries = [entry for manifest in own for entry in self._entries_of(manifest, paper.io)]
+        entries.sort(key=lambda e: (repr(e.data_file.partition), e.sequence_number or 0, e.data_file.file_path))
+        new = [self._write(paper, entries[start : start + GATHERED]) for start in range(0, len(entries), GATHERED)]
+        return [*new, *(manifest for manifest in carried if manifest not in own)]
 
     def entries(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
         """The live files of a manifest, as a later one carries them."""

@@ -123,7 +123,7 @@ class Replacement:
             sequence_number,
             places.new_metadata_location(f"{self.rewritten.name}-{snapshot_id}"),
         )
-        composed = self.manifests.amend(paper, change, carried)
+        composed = self._composed(paper, change, carried)
         if composed is None:
             return None
         list_path = places.new_metadata_location(f"snap-{snapshot_id}-0-{self.rewritten.name}.avro")
@@ -173,6 +173,10 @@ class Replacement:
         gone = [Gone(file, positions) for file, positions in moved]
         written = write_deletes(table, gone, f"{self.rewritten.name}-{metadata.new_snapshot_id()}")
         return Amendment(self.rewritten.files, written, [*job.files, *standing])
+
+    def _composed(self, paper: Paper, change: Amendment, carried: Sequence[ManifestFile]) -> list[ManifestFile] | None:
+        """The new snapshot's manifests; None where they cannot be."""
+        return self.manifests.amend(paper, change, carried)
 
     def _entries(self, table: Table) -> dict[str, LedgerEntry]:
         """Every pipeline's entry at this head, carried along (I5)."""

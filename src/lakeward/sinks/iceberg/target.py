@@ -35,7 +35,7 @@ from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
 from lakeward.sinks.iceberg.evolution import Growth, Shape, grow, iceberg_schema
-from lakeward.sinks.iceberg.expiry import DAY_MS
+from lakeward.sinks.iceberg.expiry import DAY_MS, doomed
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
 from lakeward.sinks.iceberg.fitting import evolution, grown, shape_of
@@ -45,6 +45,7 @@ from lakeward.sinks.iceberg.layout import partition_spec, sort_order
 from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.naming import PROPERTY as NAMES
 from lakeward.sinks.iceberg.orphans import Orphans, delete_orphans, find_orphans
+from lakeward.sinks.iceberg.rewriting import Rewriter
 from lakeward.sinks.iceberg.rollback import Rewind, plan, roll_back
 from lakeward.sinks.iceberg.staging import Stager, discard
 from lakeward.sinks.iceberg.upkeep import Upkeep
@@ -303,11 +304,21 @@ class IcebergTarget:
         """
         return delete_orphans(self._handle.look(), orphans)
 
-    def expire(self) -> int:
-        """Expire snapshots by tiers now (PROTOCOL M2); return how many went."""
+    def expire(self, most: int | None = None) -> int:
+        """Expire snapshots by tiers now, and down to ``most`` where given (PROTOCOL M2); return how many went."""
         before = len(self._handle.look().metadata.snapshots)
-        self._upkeep.expire()
+        self._upkeep.expire(most)
         return before - len(self._handle.known().metadata.snapshots)
+
+    def expirable(self, most: int | None = None) -> int:
+        """How many snapshots `expire` would let go now."""
+        return len(doomed(self._handle.look().metadata, self.settings.keep_ms, most))
+
+    @property
+    def rewriter(self) -> Rewriter:
+        """Rewrites partitions and manifests when it is told to."""
+        desk = self._desk
+        return Rewriter(self._handle, desk.manifests, desk.clock, desk.chance)
 
     def compact(self) -> int:
         """Merge all small files that can be merged now; return how many went (PROTOCOL M1).

@@ -73,10 +73,13 @@ class Upkeep:
             self.expire()
         self._purge(now)
 
-    def expire(self) -> None:
-        """Archive what is to go, then let it go in one commit that asserts the head; a rival's commit wins over it."""
+    def expire(self, most: int | None = None) -> None:
+        """Archive what is to go, then let it go in one commit that asserts the head; a rival's commit wins over it.
+
+        ``most``: how many snapshots are to be left, besides those that something needs; None for as many as there are.
+        """
         table = self.handle.known()
-        going = doomed(table.metadata, self.keep_ms)
+        going = doomed(table.metadata, self.keep_ms, most)
         if not going:
             return
         pointer = self._archive(table, going)
