@@ -1,0 +1,326 @@
+"""Makes the captures in `tests/fixtures/debezium` again: python -m tests.integration.capturing [NAME …]."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg2
+import requests
+from confluent_kafka import Consumer, TopicPartition
+from psycopg2 import sql
+from servers.debezium import Debezium, Envelope, converters
+from servers.debezium import RELEASE as DEBEZIUM
+from servers.kafka import RELEASE as KAFKA
+from servers.kafka import Kafka
+from servers.mongodb import RELEASE as MONGODB
+from servers.mongodb import MongoDb
+from servers.postgres import Postgres
+from servers.releases import ServerError
+from servers.schema_registry import SchemaRegistry
+from tests.fixtures.captures import FOLDER, Capture, Event, Shown, Step, save
+from tests.integration import scenarios_postgres as postgres
+
+FENCE = "zz_fence"  # the last in a snapshot too
+_PATIENCE_S = 30.0
+_ENVELOPES = {"json": Envelope.JSON, "schemas": Envelope.JSON_WITH_SCHEMA, "avro": Envelope.AVRO}
+_PLAIN = {"extended.headers.enabled": "false"}
+"""Four headers about the connector, the same in each event, are kept in one capture only."""
+_UNWRAP = {
+    "transforms": "unwrap",
+    "transforms.unwrap.type": "io.debezium.transforms.ExtractNewRecordState",
+    "transforms.unwrap.delete.tombstone.handling.mode": "rewrite-with-tombstone",
+    "transforms.unwrap.add.fields": "op,lsn,source.ts_ms",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is there when the connector starts, and what is done then, step by step."""
+
+    name: str
+    tables: str
+    there: Sequence[str]
+    steps: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One capture: its source and scenario, how events are written, and the connector's settings beyond the usual."""
+
+    name: str
+    scenario: Scenario
+    envelope: str = "json"
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+KINDS = Scenario("postgres-kinds", postgres.KINDS_TABLE, postgres.KINDS_THERE, postgres.KINDS_STEPS)
+AMOUNTS = Scenario("postgres-amounts", postgres.AMOUNTS_TABLE, postgres.AMOUNTS_THERE, postgres.AMOUNTS_STEPS)
+TIMES = Scenario("postgres-times", postgres.TIMES_TABLE, postgres.TIMES_THERE, postgres.TIMES_STEPS)
+FLOW = Scenario("postgres-flow", postgres.FLOW_TABLES, postgres.FLOW_THERE, postgres.FLOW_STEPS)
+TIME_MODES = (
+    "adaptive",
+    "adaptive_time_microseconds",
+    "connect",
+    "isostring",
+    "microseconds",
+    "nanoseconds",
+)
+
+
+def recipes() -> Iterator[Recipe]:
+    """Every capture, as `<source>-<scenario>-<variant>-<envelope>`."""
+    text = {"decimal.handling.mode": "string"}
+    everything = {
+        **text,
+        "extended.headers.enabled": "true",
+        "provide.transaction.metadata": "true",
+        "heartbeat.interval.ms": "300",
+    }
+    yield Recipe("postgres-flow-text-json", FLOW, "json", {**_PLAIN, **text})
+    yield Recipe("postgres-kinds-text-json", KINDS, "json", {**_PLAIN, **text})
+    for envelope in _ENVELOPES:
+        for mode in ("precise", "double", "string"):
+            settings = {**_PLAIN, "decimal.handling.mode": mode}
+            yield Recipe(f"postgres-amounts-{mode}-{envelope}", AMOUNTS, envelope, settings)
+        for mode in TIME_MODES:
+            settings = {**_PLAIN, "time.precision.mode": mode}
+            if mode == "isostring":
+                settings["interval.handling.mode"] = "string"
+            yield Recipe(f"postgres-times-{mode}-{envelope}", TIMES, envelope, settings)
+    yield Recipe("postgres-kinds-precise-schemas", KINDS, "schemas", _PLAIN)
+    yield Recipe("postgres-kinds-precise-avro", KINDS, "avro", _PLAIN)
+    yield Recipe("postgres-flow-precise-schemas", FLOW, "schemas", _PLAIN)
+    yield Recipe("postgres-flow-precise-avro", FLOW, "avro", _PLAIN)
+    yield Recipe("postgres-flow-all-json", FLOW, "json", everything)
+    yield Recipe("postgres-flow-unwrapped-json", FLOW, "json", {**_PLAIN, **text, **_UNWRAP})
+    yield Recipe("postgres-flow-unwrapped-avro", FLOW, "avro", {**_PLAIN, **_UNWRAP})
+    others = {"binary.handling.mode": "hex", "hstore.handling.mode": "map", "interval.handling.mode": "string"}
+    yield Recipe("postgres-kinds-others-json", KINDS, "json", {**_PLAIN, **text, **others})
+
+
+class Source(Protocol):
+    """A database that is followed."""
+
+    def begin(self, scenario: Scenario) -> None:
+        """An empty database with what is there at first."""
+
+    def follow(self, debezium: Debezium, prefix: str, settings: Mapping[str, str]) -> None:
+        """Start a connector for it."""
+
+    def do(self, statement: str) -> None:
+        """One statement, committed."""
+
+    def fence(self, number: int) -> None:
+        """Write a row that tells where a step ends."""
+
+    def shows(self) -> dict[str, Shown]:
+        """All tables but the fence."""
+
+    def version(self) -> str:
+        """Of the database."""
+
+    def end(self, prefix: str) -> None:
+        """Forget the connector."""
+
+
+class PostgresSource:
+    """The schema `shop` of a PostgreSQL."""
+
+    def __init__(self, server: Postgres) -> None:
+        self._server = server
+        self._connection = psycopg2.connect(server.dsn)
+        self._connection.autocommit = True
+        self._cursor = self._connection.cursor()
+        self._cursor.execute("SET TimeZone = 'UTC'; SET client_min_messages = error")
+
+    def begin(self, scenario: Scenario) -> None:
+        self.do("DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop")
+        self.do(scenario.tables)
+        self.do(f"CREATE TABLE shop.{FENCE} (id integer PRIMARY KEY)")
+        for statement in scenario.there:
+            self.do(statement)
+
+    def follow(self, debezium: Debezium, prefix: str, settings: Mapping[str, str]) -> None:
+        root = {"publish.via.partition.root": "true"}
+        debezium.follow_postgres(prefix, self._server, "shop", {**root, **settings})
+
+    def do(self, statement: str) -> None:
+        self._cursor.execute(statement)
+
+    def fence(self, number: int) -> None:
+        self._cursor.execute(f"INSERT INTO shop.{FENCE} VALUES (%s)", (number,))
+
+    def shows(self) -> dict[str, Shown]:
+        self._cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relkind IN ('r', 'p')"
+            " AND NOT relispartition AND relname <> %s ORDER BY 1",
+            (FENCE,),
+        )
+        return {f"shop.{table}": self._shown(table) for (table,) in self._cursor.fetchall()}
+
+    def version(self) -> str:
+        self._cursor.execute("SHOW server_version")
+        return f"PostgreSQL {self._cursor.fetchall()[0][0]}"
+
+    def end(self, prefix: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                self._cursor.execute("SELECT pg_drop_replication_slot(%s)", (prefix,))
+                break
+            except psycopg2.errors.ObjectInUse:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        self.do(f"DROP PUBLICATION {prefix}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _shown(self, table: str) -> Shown:
+        self._cursor.execute(
+            "SELECT attname, format_type(atttypid, atttypmod), EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid"
+            " AND indisprimary AND attnum = ANY (indkey)) FROM pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (f"shop.{table}",),
+        )
+        columns = self._cursor.fetchall()
+        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name, _, _ in columns)
+        query = sql.SQL("SELECT {} FROM {} ORDER BY 1, 2").format(texts, sql.Identifier("shop", table))
+        self._cursor.execute(query)
+        rows = [list(row) for row in self._cursor.fetchall()]
+        return Shown({name: kind for name, kind, _ in columns}, [name for name, _, key in columns if key], rows)
+
+
+class Topics:
+    """All topics of one connector, read on and on."""
+
+    def __init__(self, kafka: Kafka, prefix: str) -> None:
+        self._admin = kafka.admin()
+        self._prefix = prefix
+        self._consumer = Consumer(
+            {"bootstrap.servers": kafka.bootstrap_servers, "group.id": prefix, "enable.auto.commit": False}
+        )
+        self._next: dict[str, int] = {}
+        self._fences = 0
+
+    def events_of_step(self, step: int) -> list[Event]:
+        """What was told until the fence of this step, which must have been written."""
+        fence = f"{self._prefix}.shop.{FENCE}"
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._fences <= step:
+            self._fences += len(self._read(fence, step))
+            if time.monotonic() > deadline:
+                raise ServerError(f"step {step} of {self._prefix} was not told of within {_PATIENCE_S:.0f} s")
+        time.sleep(0.15)  # topics are written one beside the other
+        topics = [name for name in self._admin.list_topics(timeout=10).topics if self._prefix in name]
+        found = [event for topic in sorted(topics) if topic != fence for event in self._read(topic, step)]
+        return sorted(found, key=lambda event: event.timestamp)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _read(self, topic: str, step: int) -> list[Event]:
+        start = self._next.get(topic, 0)
+        if topic not in self._admin.list_topics(timeout=10).topics:
+            time.sleep(0.05)
+            return []
+        _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+        if end <= start:
+            return []
+        self._consumer.assign([TopicPartition(topic, 0, start)])
+        events: list[Event] = []
+        while len(events) < end - start:
+            for message in self._consumer.consume(end - start - len(events), 5):
+                if message.error() is not None:
+                    raise ServerError(f"{topic} cannot be read: {message.error()}")
+                headers = {name: bytes(value) for name, value in message.headers() or ()}
+                place = (topic, message.offset(), message.timestamp()[1])
+                events.append(Event(step, *place, message.key(), message.value(), headers))
+        self._next[topic] = end
+        return events
+
+
+@dataclass(frozen=True, slots=True)
+class Laboratory:
+    """The servers that captures are made with."""
+
+    kafka: Kafka
+    registry: SchemaRegistry
+    debezium: Debezium
+
+    def make(self, recipe: Recipe, source: Source) -> Capture:
+        """Play a scenario before a connector of its own."""
+        prefix = recipe.name.replace("-", "_")
+        source.begin(recipe.scenario)
+        source.fence(0)
+        settings = {**converters(_ENVELOPES[recipe.envelope], self.registry), **recipe.settings}
+        source.follow(self.debezium, prefix, settings)
+        with closing(Topics(self.kafka, prefix)) as topics:
+            events = topics.events_of_step(0)
+            shown = source.shows()
+            steps = [Step([recipe.scenario.tables, *recipe.scenario.there], shown)]
+            for number, statements in enumerate(recipe.scenario.steps, 1):
+                for statement in statements:
+                    source.do(statement)
+                source.fence(number)
+                events += topics.events_of_step(number)
+                before, shown = shown, source.shows()
+                changed = {table: now for table, now in shown.items() if now != before.get(table)}
+                steps.append(Step(list(statements), changed))
+        self.debezium.delete(prefix)
+        source.end(prefix)
+        made_by = {
+            "source": source.version(),
+            "connector": f"Debezium {DEBEZIUM.version}",
+            "connect": f"Kafka Connect {KAFKA.version}",
+            "settings": {**dict(settings), "topic.prefix": prefix},
+        }
+        return Capture(recipe.name, recipe.scenario.name, _without_addresses(made_by), self._schemas(recipe, events), steps, events)
+
+    def _schemas(self, recipe: Recipe, events: Sequence[Event]) -> dict[int, str]:
+        if recipe.envelope != "avro":
+            return {}
+        payloads = [data for event in events for data in (event.key, event.value) if data is not None]
+        numbers = sorted({int.from_bytes(data[1:5], "big") for data in payloads})
+        return {number: self._schema(number) for number in numbers}
+
+    def _schema(self, number: int) -> str:
+        answer = requests.get(f"{self.registry.url}/schemas/ids/{number}", timeout=30)
+        answer.raise_for_status()
+        return str(answer.json()["schema"])
+
+
+def _without_addresses(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in made_by["settings"].items() if not name.endswith("registry.url")}
+    return {**made_by, "settings": settings}
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Make the captures whose names are ``wanted`` (parts of names do; none: all)."""
+    chosen = [recipe for recipe in recipes() if not wanted or any(part in recipe.name for part in wanted)]
+    with tempfile.TemporaryDirectory(prefix="lakeward-captures-") as temporary, ExitStack() as running:
+        folder = Path(temporary)
+        kafka = running.enter_context(Kafka(folder / "kafka"))
+        registry = running.enter_context(SchemaRegistry(folder / "registry"))
+        laboratory = Laboratory(kafka, registry, running.enter_context(Debezium(folder / "debezium", kafka)))
+        source = PostgresSource(running.enter_context(Postgres(folder / "postgres")))
+        known: dict[str, Sequence[Step]] = {}
+        for recipe in chosen:
+            made = laboratory.make(recipe, source)
+            assert known.setdefault(made.scenario, made.steps) == made.steps, "the same was done, but not the same is shown"
+            path = FOLDER / f"{recipe.name}.json"
+            save(path, made)
+            print(f"{recipe.name}: {len(made.events)} events, {path.stat().st_size // 1024} KiB", flush=True)
+        source.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
