@@ -7,6 +7,7 @@ commit that makes it due; its time is told apart. After every thousandth commit 
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import threading
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
 
 from benchmarks.topics import SCHEMA
 from lakeward import schema_from_avro
@@ -248,16 +251,20 @@ def _readers(
     for table in tables.values():
         engine.add(table)
     columns = ", ".join(f"max({column.name})" for column in aged.schema().fields)
-    duckdb, pyiceberg = (dict[str, list[float]](aged=[], big=[]) for _ in range(2))
-    for _ in range(5):
-        for name, table in tables.items():
-            sql = f"SELECT count(*), {columns} FROM {quoted(table)}"
-            duckdb[name].append(_timed(lambda sql=sql: engine.rows(sql)))  # type: ignore[misc]
-            pyiceberg[name].append(_timed(lambda table=table: table.scan().to_arrow()))  # type: ignore[misc]
-    return {
-        reader: (statistics.median(seconds["aged"]), statistics.median(seconds["big"]))
-        for reader, seconds in (("DuckDB", duckdb), ("PyIceberg", pyiceberg))
+    os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")  # its own planner is another package
+    readers: dict[str, Callable[[Table], object]] = {
+        "DuckDB": lambda table: engine.rows(f"SELECT count(*), {columns} FROM {quoted(table)}"),
+        "PyIceberg": lambda table: table.scan().to_arrow(),
+        "polars": lambda table: pl.scan_iceberg(table).collect(),
     }
+    found = {}
+    for reader, read in readers.items():
+        seconds = dict[str, list[float]](aged=[], big=[])
+        for _ in range(7):
+            for name, table in tables.items():
+                seconds[name].append(_timed(lambda read=read, table=table: read(table)))  # type: ignore[misc]
+        found[reader] = statistics.median(seconds["aged"]), statistics.median(seconds["big"])
+    return found
 
 
 def _p90(milliseconds: Sequence[float]) -> float:

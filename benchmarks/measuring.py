@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import yaml
 
 from benchmarks.topics import JSON_FIELDS, SCHEMA
 
+ON_S3 = "lakeward s3"
 _LOOK_S = 0.05
 PARTITION_BY = ["day(exchange_timestamp)"]
 
@@ -75,30 +76,35 @@ class Run:
         return f"{self.per_second:,.0f} rows/s, {self.per_cpu_second:,.0f} rows/CPU-s, {self.peak_mib:,.0f} MiB"
 
 
-def lakeward(folder: Path, feed: Feed) -> Run:
-    """``lakeward run --until-caught-up`` into a fresh table, sorted and partitioned by day."""
-    idle = _run_lakeward(folder, feed, feed.empty)
-    ran = _run_lakeward(folder, feed, feed.topic)
+def lakeward(folder: Path, feed: Feed, catalog: Mapping[str, str] | None = None) -> Run:
+    """``lakeward run --until-caught-up`` into a fresh table, sorted and partitioned by day.
+
+    ``catalog``: properties of the catalog; None for SQLite and a local folder.
+    """
+    idle = _run_lakeward(folder, feed, feed.empty, catalog)
+    ran = _run_lakeward(folder, feed, feed.topic, catalog)
     told = json.loads(ran.out)
     events = [json.loads(line) for line in ran.err.splitlines() if line.startswith("{")]
     first = next(_time(event) for event in events if event["event"] == "assigned")
     last = [_time(event) for event in events if event["event"] == "committed"][-1]
     rows, commits = told["tables"][0]["written"], told["tables"][0]["commits"]
-    return _run("lakeward", feed, _Told(rows, commits, last - first), ran, idle)
+    writer = "lakeward" if catalog is None else ON_S3
+    return _run(writer, feed, _Told(rows, commits, last - first), ran, idle)
 
 
-def _run_lakeward(folder: Path, feed: Feed, topic: str) -> _Ran:
+def _run_lakeward(folder: Path, feed: Feed, topic: str, catalog: Mapping[str, str] | None) -> _Ran:
     home = Path(tempfile.mkdtemp(dir=folder))
+    where = {"warehouse": str(home / "warehouse")} if catalog is None else {"catalog": dict(catalog)}
     config = {
         "name": f"bench-{home.name}".replace("_", "-"),
         "source": {"kafka": {"bootstrap_servers": feed.servers}},
         "schema_registry": {"url": feed.registry},
         "decode": "avro" if feed.encoding == "avro" else {"json": {"fields": JSON_FIELDS}},
-        "sink": {"iceberg": {"warehouse": str(home / "warehouse")}},
+        "sink": {"iceberg": where},
         "tables": [
             {
                 "topics": [topic],
-                "table": "market_data.trades",
+                "table": f"market_data.{home.name}",
                 "partition_by": PARTITION_BY,
                 "sort_by": ["exchange_timestamp", "sequence_number"],
             }

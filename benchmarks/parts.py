@@ -29,7 +29,7 @@ from benchmarks.topics import KEPT, Registry, fill
 from benchmarks.writer import PARTITIONS, Stream
 from lakeward.testing.registry import EmbeddedRegistry
 
-PARTS = ("throughput", "peers", "starting", "steady", "freshness", "poison", "ageing", "ageing-s3")
+PARTS = ("throughput", "throughput-s3", "peers", "starting", "steady", "freshness", "poison", "ageing", "ageing-s3")
 _WARM_MESSAGES = 3000
 
 
@@ -58,7 +58,7 @@ def measure(folder: Path, sizes: Sizes, parts: Sequence[str]) -> dict[str, Any]:
     """Measure ``parts``, one after the other; say what cannot be, because its server is not installed."""
     result: dict[str, Any] = origin() | {"messages": dict(sizes.messages), "parts": list(parts)}
     chosen = set(parts)
-    if chosen & {"throughput", "peers", "starting", "steady", "freshness"}:
+    if chosen & {"throughput", "throughput-s3", "peers", "starting", "steady", "freshness"}:
         result |= _Streams(folder, sizes, chosen).measured()
     if "poison" in chosen:
         result["poison"] = {name: poison_figures(name, sizes.poison) for name in sizes.messages}
@@ -88,9 +88,12 @@ class _Streams:
             registry: Registry = stack.enter_context(
                 SchemaRegistry(self.folder / "registry") if real else EmbeddedRegistry()
             )
-            feeds = self._feeds(kafka, registry) if self.parts & {"throughput", "peers"} else []
-            if "throughput" in self.parts:
-                runs = [run for feed in feeds for run in self._writers(feed)]
+            fed = {"throughput", "throughput-s3", "peers"}
+            feeds = self._feeds(kafka, registry) if self.parts & fed else []
+            runs = [run for feed in feeds for run in self._writers(feed)] if "throughput" in self.parts else []
+            if "throughput-s3" in self.parts:
+                runs += self._on_s3(feeds)
+            if runs:
                 print_runs(runs)
                 result |= {"medians": medians(runs), "runs": [asdict(run) for run in runs]}
             if isinstance(registry, SchemaRegistry):
@@ -120,6 +123,18 @@ class _Streams:
             print(f"{feed.encoding} {number + 1} of {self.sizes.repeat}:  {ours.line()}  |  baseline {theirs.line()}")
             yield ours
             yield theirs
+
+    def _on_s3(self, feeds: Sequence[Feed]) -> Iterator[Run]:
+        try:
+            store = Minio(self.folder / "store")
+            catalog = IcebergRest(self.folder / "catalog", store)
+        except NotInstalledError as missing:
+            print(f"throughput on S3: not measured; {missing}")
+            return
+        with store, catalog:
+            for feed in feeds:
+                for _ in range(self.sizes.repeat):
+                    yield lakeward(self.folder, feed, catalog.pyiceberg_properties)
 
     def _peers(self, kafka: Kafka, registry: SchemaRegistry, feeds: Sequence[Feed]) -> dict[str, Any]:
         try:

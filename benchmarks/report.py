@@ -53,7 +53,7 @@ def print_runs(runs: Sequence[Run]) -> None:
     found = medians(runs)
     rows = []
     for name, figures in found.items():
-        beside = found.get(f"baseline {name.split()[1]}", figures)
+        beside = found.get(f"baseline {name.split()[-1]}", figures)
         factors = [f"{figures[key] / beside[key]:.1f}x" for key in FIGURES[:3]]
         numbers = [f"{figures[key]:,.0f}" for key in FIGURES]
         pairs = [cell for pair in zip(numbers, [*factors, ""], strict=True) for cell in pair]

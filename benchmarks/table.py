@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.measuring import ON_S3
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -31,6 +33,9 @@ GOALS = (
     Goal("avro rows/CPU-s", "Avro, rows per CPU-second", 1_000_000),
     Goal("json rows/CPU-s", "JSON with declared fields, rows per CPU-second", 700_000),
     Goal("avro rows/s", "one process, wall clock, Avro, rows/s", 900_000),
+    Goal("avro rows/CPU-s s3", "Avro to a REST catalog and S3, rows per CPU-second", 1_000_000),
+    Goal("json rows/CPU-s s3", "JSON to a REST catalog and S3, rows per CPU-second", 700_000),
+    Goal("avro rows/s s3", "one process, wall clock, Avro to a REST catalog and S3, rows/s", 900_000),
     Goal("avro by baseline", "against the plain baseline, Avro", 14, unit="x"),
     Goal("json by baseline", "against the plain baseline, JSON", 6, unit="x"),
     Goal("avro by connect", "against the Iceberg Kafka Connect sink, Avro, per CPU-second", 10, unit="x"),
@@ -44,6 +49,7 @@ GOALS = (
     Goal("late by early s3", "the same, REST catalog and S3", 1.5, True, "x"),
     Goal("DuckDB aged by big", "reading the aged table against one in big files, DuckDB", 1.5, True, "x"),
     Goal("PyIceberg aged by big", "the same, PyIceberg", 1.5, True, "x"),
+    Goal("polars aged by big", "the same, polars", 1.5, True, "x"),
     Goal("start s", "`lakeward run` to its first message", 1.5, True, " s"),
     Goal("help s", "`lakeward --help`", 0.3, True, " s"),
 )
@@ -78,6 +84,12 @@ def _figures(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _throughput(result: Mapping[str, Any], encoding: str) -> Iterator[tuple[str, float]]:
     medians = result.get("medians", {})
+    stored = medians.get(f"{ON_S3} {encoding}")
+    if stored is not None:
+        yield f"{encoding} rows/CPU-s s3", stored["rows_per_cpu_second"]
+        yield f"{encoding} rows/CPU-s s3 warm", stored[_WARM]
+        yield f"{encoding} rows/s s3", stored["rows_per_second"]
+        yield f"peak MiB s3 {encoding}", stored["peak_mib"]
     ours, plain = medians.get(f"lakeward {encoding}"), medians.get(f"baseline {encoding}")
     if ours is None:
         return
