@@ -21,6 +21,8 @@ FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 INFINITE_DAYS = (2**31 - 1, -(2**31), -622_191_233, 622_191_232)
 INFINITE_MOMENTS = (9_223_372_036_825_200_000, -9_223_372_036_832_400_000, 2**63 - 1, -(2**63))
 """What stands for infinity in a date or a timestamp of PostgreSQL."""
+MOST_SCALE = 20_000
+"""PostgreSQL's numbers have at most 16,383 digits behind the point."""
 MOMENT = pa.timestamp("us")
 ZONED = pa.timestamp("us", "UTC")
 
@@ -190,8 +192,14 @@ def variable_scale(array: pa.Array, troubles: Troubles) -> pa.Array:
     """Structs of a scale and an unscaled number as bytes to the number's text."""
     scales = array.field(array.type.get_field_index("scale")).to_pylist()
     content = to_bytes(_own(array, "value"), troubles).to_pylist()
-    pairs = zip(content, scales, null_mask(array).tolist(), strict=True)
-    return pa.array([None if null or one is None else number_text(one, scale) for one, scale, null in pairs], "string")
+    absurd = np.array([scale is not None and abs(scale) > MOST_SCALE for scale in scales], np.bool_)
+    troubles.add(absurd, "invalid-decimal", "the number has an absurd scale")
+    nothing = null_mask(array) | absurd
+    texts = [
+        None if one is None or null else number_text(one, scale or 0)
+        for one, scale, null in zip(content, scales, nothing.tolist(), strict=True)
+    ]
+    return pa.array(texts, pa.string())
 
 
 def well_known_bytes(array: pa.Array, troubles: Troubles) -> pa.Array:
@@ -253,10 +261,15 @@ def members(converts: Sequence[tuple[str, Convert | None, pa.DataType]]) -> Conv
 
 
 def number_text(content: bytes, scale: int) -> str:
-    """The decimal number whose unscaled digits are a big-endian number, without an exponent."""
-    unscaled_digits = int.from_bytes(content, "big", signed=True)
-    digits = tuple(map(int, str(abs(unscaled_digits))))
-    return format(Decimal((int(unscaled_digits < 0), digits, -scale)), "f")
+    """The decimal number whose unscaled digits are a big-endian number, without an exponent.
+
+    Raises:
+        ValueError: the scale is absurd.
+    """
+    if abs(scale) > MOST_SCALE:
+        raise ValueError(scale)
+    sign, digits, _ = Decimal(int.from_bytes(content, "big", signed=True)).as_tuple()
+    return format(Decimal((sign, digits, -scale)), "f")
 
 
 def _own(array: pa.Array, name: str) -> pa.Array:

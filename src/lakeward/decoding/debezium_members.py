@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakeward.decoding import debezium_kernel, native, text
-from lakeward.decoding.code_cache import CodeCache
+from lakeward.decoding.code_cache import CodeCache, WarmUp
 from lakeward.decoding.debezium_kernel import Found, Names, find_members, read_whole_numbers, write_log_places
 from lakeward.records import NULL, Blobs
 
@@ -61,7 +61,7 @@ class Finder:
     def __init__(self, names: Sequence[str], cache_folder: Path | None) -> None:
         self.names = tuple(names)
         self._tokens = _tokens(names)
-        self._find = kept(find_members, cache_folder)
+        self._find = kept(find_members, cache_folder, _warm_find)
 
     def find(self, objects: Blobs) -> Members:
         """Look at every object that is not null."""
@@ -83,14 +83,14 @@ def first_byte(values: Blobs) -> NDArray[np.uint8]:
 def whole_numbers(values: Blobs, cache_folder: Path | None) -> tuple[NDInt, NDMask]:
     """The integers that are written there, and where there is one that fits 64 bits."""
     numbers, valid = np.empty(len(values), np.int64), np.empty(len(values), np.uint8)
-    kept(read_whole_numbers, cache_folder)(*read_only(values), numbers, valid)
+    kept(read_whole_numbers, cache_folder, _warm_read)(*read_only(values), numbers, valid)
     return numbers, valid.astype(np.bool_)
 
 
 def log_places(places: NDInt, valid: NDMask, cache_folder: Path | None) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Places in a PostgreSQL log as text: offsets and bytes."""
     ends, out = np.empty(len(places) + 1, np.int32), np.empty(len(places) * 17, np.uint8)
-    kept(write_log_places, cache_folder)(places, valid.astype(np.uint8), ends, out)
+    kept(write_log_places, cache_folder, _warm_write)(places, valid.astype(np.uint8), ends, out)
     return ends, out[: ends[-1]]
 
 
@@ -103,8 +103,8 @@ def read_only(values: Blobs) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 
 
 @cache
-def kept(function: Callable[..., Any], cache_folder: Path | None) -> Callable[..., Any]:
-    """``function``, compiled, its code kept in ``cache_folder``."""
+def kept(function: Callable[..., Any], cache_folder: Path | None, warm_up: WarmUp) -> Callable[..., Any]:
+    """``function``, compiled, its code kept in ``cache_folder``; ``warm_up`` calls it with the types of every call."""
     if cache_folder is None:
         return function
     module = inspect.getmodule(function)
@@ -117,7 +117,7 @@ def kept(function: Callable[..., Any], cache_folder: Path | None) -> Callable[..
         f"def decode({arguments}):\n    return {name}({arguments})\n"
     )
     depends = "".join(map(inspect.getsource, (native, text, debezium_kernel, module)))
-    return CodeCache(cache_folder).function(program, depends=depends, warm_up=WARM_UPS[function])
+    return CodeCache(cache_folder).function(program, depends=depends, warm_up=warm_up)
 
 
 def _room(objects: int, names: int) -> Found:
@@ -141,12 +141,13 @@ def _words(tokens: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(tokens), "<u8").astype(np.uint64)
 
 
-NOTHING = Blobs.of(())
-WARM_UPS: Mapping[Callable[..., Any], Callable[[Callable[..., Any]], Any]] = {
-    find_members: lambda find: find(*read_only(NOTHING), _tokens(["a"]), _room(0, 1)),
-    read_whole_numbers: lambda read: read(*read_only(NOTHING), np.empty(0, np.int64), np.empty(0, np.uint8)),
-    write_log_places: lambda write: write(
-        np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(1, np.int32), np.empty(0, np.uint8)
-    ),
-}
-"""Calls with the types of every call, so that the code is compiled, or loaded."""
+def _warm_find(find: Callable[..., Any]) -> None:
+    find(*read_only(Blobs.of(())), _tokens(["a"]), _room(0, 1))
+
+
+def _warm_read(read: Callable[..., Any]) -> None:
+    read(*read_only(Blobs.of(())), np.empty(0, np.int64), np.empty(0, np.uint8))
+
+
+def _warm_write(write: Callable[..., Any]) -> None:
+    write(np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(1, np.int32), np.empty(0, np.uint8))

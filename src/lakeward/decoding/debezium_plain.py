@@ -9,33 +9,49 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lakeward.decoding import json_reference
+from lakeward.decoding import bson, debezium_reader
+from lakeward.decoding.bson_documents import DocumentReader
 from lakeward.decoding.debezium_flat import TOLD
 from lakeward.decoding.debezium_members import NDInt
 from lakeward.decoding.debezium_reader import FormReader
 from lakeward.decoding.debezium_rows import Images, chosen
-from lakeward.decoding.json import JsonDecoder, Reading, Surroundings
+from lakeward.decoding.json import JsonDecoder, Reading, Rows, Surroundings
 from lakeward.decoding.json_inference import extend
 from lakeward.decoding.json_reference import NotDecodableError
 from lakeward.decoding.json_types import Field, FieldType, Kind
 from lakeward.records import Blobs, RawBatch, Reject
 
 SAMPLE = 1_000
-READING = Reading(FormReader.plain)
+OBJECTS = Reading(FormReader.plain, debezium_reader.sampled)
+DOCUMENTS = Reading(DocumentReader, bson.document)
 
 
 class PlainImages:
-    """Reads the images of rows, and keys, from JSON objects of which nothing is declared."""
+    """Reads the images of rows, and keys, from objects of which nothing is declared.
 
-    def __init__(self, columns: pa.Schema | None, cache_folder: Path | None, surroundings: Surroundings) -> None:
+    Args:
+        columns: those of the table as it is found; None: there is none.
+        cache_folder: keeps compiled code between runs, see `code_cache`; None: compile once a process.
+        surroundings: what else is asked of the table.
+        reading: how objects are read: JSON, or documents of extended JSON.
+    """
+
+    def __init__(
+        self,
+        columns: pa.Schema | None,
+        cache_folder: Path | None,
+        surroundings: Surroundings,
+        reading: Reading = OBJECTS,
+    ) -> None:
         self._cache_folder = cache_folder
+        self._reading = reading
         around = replace(surroundings, grows=lambda name: name in TOLD or surroundings.grows(name), registry=None)
         self._rows = (
-            JsonDecoder(None, cache_folder, around, READING)
+            JsonDecoder(None, cache_folder, around, reading)
             if columns is None
-            else JsonDecoder.from_schema(columns, cache_folder, around, READING)
+            else JsonDecoder.from_schema(columns, cache_folder, around, reading)
         )
-        self._keys: dict[tuple[Field, ...], FormReader] = {}
+        self._keys: dict[tuple[Field, ...], Rows] = {}
 
     def schema(self, topic: str) -> pa.Schema | None:
         """The schema of all rows; None as long as it is not known."""
@@ -64,27 +80,26 @@ class PlainImages:
             return Images(reader.schema.empty_table(), np.empty(0, np.int64))
         return Images(parts[0].rows, index[parts[0].index])
 
-    def _key_reader(self, names: Sequence[str], keys: Blobs) -> FormReader:
+    def _key_reader(self, names: Sequence[str], keys: Blobs) -> Rows:
         known = {field.name: field for field in self._rows.fields}
         fields = [known[name] for name in names if name in known and known[name].type.kind is not Kind.NULL]
         if len(fields) < len(names):
-            fields = [_named(field) for field in extend(fields, _sample(keys))]
+            fields = [_named(field) for field in extend(fields, self._sample(keys))]
         chosen_fields = tuple(fields)
         if chosen_fields not in self._keys:
-            self._keys[chosen_fields] = FormReader.plain(chosen_fields, self._cache_folder)
+            self._keys[chosen_fields] = self._reading.rows(chosen_fields, self._cache_folder)
         return self._keys[chosen_fields]
+
+    def _sample(self, keys: Blobs) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
+        for i in range(min(len(keys), SAMPLE)):
+            try:
+                found.append(self._reading.parse(keys.get(i) or b""))
+            except NotDecodableError:
+                continue
+        return found
 
 
 def _named(field: Field) -> Field:
     """A column, also where its value is null in every key: that is refused later."""
     return Field(field.name, FieldType(Kind.TEXT)) if field.type.kind is Kind.NULL else field
-
-
-def _sample(keys: Blobs) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
-    for i in range(min(len(keys), SAMPLE)):
-        try:
-            found.append(json_reference.parse(keys.get(i) or b""))
-        except NotDecodableError:
-            continue
-    return found

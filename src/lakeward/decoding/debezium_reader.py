@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.decoding import json_reference
-from lakeward.decoding.debezium_convert import Troubles
+from lakeward.decoding.debezium_convert import FIRST_DAY, LAST_DAY, Troubles, number_text
 from lakeward.decoding.debezium_forms import Column, fields_of, plain_form
 from lakeward.decoding.debezium_members import NDInt
+from lakeward.decoding.json_inference import Typed
 from lakeward.decoding.json_reference import NotDecodableError, Number, Whole
 from lakeward.decoding.json_rows import RowReader
 from lakeward.decoding.json_types import Field, FieldType, Kind
@@ -80,6 +83,36 @@ def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
     return values_of(json_reference.parse(payload), fields)
 
 
+def sampled(payload: bytes) -> dict[str, Any]:
+    """Read one record as `json_reference.parse` does, for its types to be inferred.
+
+    Raises:
+        NotDecodableError: it is not one well-formed JSON object.
+    """
+    record = json_reference.parse(payload)
+    for name, value in record.items():
+        if is_number(value):
+            record[name] = ""
+        elif is_geometry(value):
+            record[name] = Typed.of("", FieldType(Kind.BINARY))
+    return record
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number of any scale: ``{"scale": 2, "value": "AYag"}``."""
+    return (
+        type(value) is dict
+        and set(value) == {"scale", "value"}
+        and isinstance(value["scale"], Whole)
+        and type(value["value"]) is str
+    )
+
+
+def is_geometry(value: Any) -> bool:
+    """Whether this is a geometry in its well-known binary form."""
+    return type(value) is dict and {"wkb", "srid"} <= set(value) <= {"wkb", "srid", "x", "y"}
+
+
 def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
     """One value a column of a parsed record; see `decode`.
 
@@ -90,8 +123,8 @@ def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
     for field in fields:
         value = record.get(field.name)
         adapt = ADAPTED.get(field.type.kind)
-        if value is not None and adapt is not None:
-            adapt(value, field.name, own)
+        if value is not None and adapt is not None and (adapted := adapt(value, field)) is not value:
+            own[field.name] = adapted
     values = json_reference.values_of({**record, **dict.fromkeys(own)} if own else record, fields)
     if own:
         names = [field.name for field in fields if field.type.kind is not Kind.NULL]
@@ -99,57 +132,68 @@ def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
     return values
 
 
-def _floating(value: Any, name: str, own: dict[str, Any]) -> None:
-    if type(value) is str and value in INFINITIES:
-        own[name] = INFINITIES[value]
+def _floating(value: Any, _field: Field) -> Any:
+    return INFINITIES.get(value, value) if type(value) is str else value
 
 
-def _date(value: Any, name: str, own: dict[str, Any]) -> None:
-    if isinstance(value, Whole) and abs(int(value)) < 2**31:
-        own[name] = int(value)
-    elif type(value) is str and value.endswith("Z"):
-        own[name] = json_reference.CONVERTERS[Kind.DATE](value[:-1], DATE, name)
+def _date(value: Any, field: Field) -> Any:
+    if isinstance(value, Whole) and FIRST_DAY <= int(value) <= LAST_DAY:
+        return int(value)
+    return _without_zone(value, field)
 
 
-def _timestamp(value: Any, name: str, own: dict[str, Any]) -> None:
+def _moment(value: Any, field: Field) -> Any:
     if isinstance(value, Number):
-        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
-    if type(value) is str and value.endswith("Z"):
-        own[name] = json_reference.CONVERTERS[Kind.TIMESTAMP](value[:-1], MOMENT, name)
+        raise NotDecodableError("unknown-unit", f"field {field.name!r}: the number's unit is not told{TEXT_MODE}")
+    if field.type.kind is Kind.TIMESTAMPTZ:
+        return None if type(value) is str and value.endswith("infinity") else value
+    return _without_zone(value, field)
 
 
-def _zoned(value: Any, name: str, own: dict[str, Any]) -> None:
-    if isinstance(value, Number):
-        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
-    if type(value) is str and value.endswith("infinity"):
-        own[name] = None
+def _without_zone(value: Any, field: Field) -> Any:
+    """What a connector writes of a moment without a zone: as if it were UTC."""
+    if type(value) is not str or not value.endswith("Z"):
+        return value
+    return json_reference.CONVERTERS[field.type.kind](value[:-1], field.type, field.name)
 
 
-def _time(value: Any, name: str, own: dict[str, Any]) -> None:
-    if isinstance(value, Number):
-        raise NotDecodableError("unknown-unit", f"field {name!r}: the number's unit is not told{TEXT_MODE}")
-    if type(value) is str and value.endswith("Z"):
-        own[name] = json_reference.CONVERTERS[Kind.TIME](value[:-1], TIME, name)
+def _text(value: Any, field: Field) -> Any:
+    return _number(value, field) if is_number(value) else value
 
 
-def _decimal(value: Any, name: str, own: dict[str, Any]) -> None:
+def _number(value: Mapping[str, Any], field: Field) -> str:
+    try:
+        return number_text(base64.b64decode(value["value"], validate=True), int(value["scale"]))
+    except (binascii.Error, ValueError):
+        raise NotDecodableError("invalid-decimal", f"field {field.name!r}: the number of any scale is none") from None
+
+
+def _geometry(value: Any, _field: Field) -> Any:
+    return value["wkb"] if is_geometry(value) else value
+
+
+def _decimal(value: Any, field: Field) -> Any:
     if value == "NaN":
-        own[name] = None
-    elif type(value) is str and json_reference.NUMBER.fullmatch(value) is None:
-        raise NotDecodableError("invalid-decimal", f"field {name!r}: the string is not a number{STRING_MODE}")
+        return None
+    if is_number(value):
+        return json_reference.CONVERTERS[Kind.DECIMAL](_number(value, field), field.type, field.name)
+    if type(value) is str and json_reference.NUMBER.fullmatch(value) is None:
+        raise NotDecodableError("invalid-decimal", f"field {field.name!r}: the string is not a number{STRING_MODE}")
+    return value
 
 
-DATE, MOMENT, TIME = (FieldType(kind) for kind in (Kind.DATE, Kind.TIMESTAMP, Kind.TIME))
-ADAPTED: Mapping[Kind, Callable[[Any, str, dict[str, Any]], None]] = {
+ADAPTED: Mapping[Kind, Callable[[Any, Field], Any]] = {
     Kind.FLOAT: _floating,
     Kind.DOUBLE: _floating,
     Kind.DATE: _date,
-    Kind.TIMESTAMP: _timestamp,
-    Kind.TIMESTAMPTZ: _zoned,
-    Kind.TIME: _time,
+    Kind.TIMESTAMP: _moment,
+    Kind.TIMESTAMPTZ: _moment,
+    Kind.TIME: _moment,
     Kind.DECIMAL: _decimal,
+    Kind.TEXT: _text,
+    Kind.STRING: _geometry,
 }
-"""By kind: puts what it makes of a value under its name."""
+"""By kind: what becomes of a value; the same object where nothing does."""
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -14,11 +14,26 @@ LONG = FieldType(Kind.LONG)
 DOUBLE = FieldType(Kind.DOUBLE)
 BOOLEAN = FieldType(Kind.BOOLEAN)
 NOTHING = FieldType(Kind.NULL)
+A_DOUBLE = Number("0.5")
 EXACT_IN_DOUBLE = 2**53
 MOST_FIELDS = 1_000
 """A record has at most so many fields of its own."""
 MOST_MEMBERS = 100
 """An object inside a record has at most so many members, or it is text."""
+
+
+class Typed(str):
+    """A string that stands for a value of another type, as its source tells."""
+
+    __slots__ = ("type",)
+    type: FieldType
+
+    @classmethod
+    def of(cls, text: str, kind: FieldType) -> Typed:
+        """``text``, which stands for a value of ``kind``."""
+        made = cls(text)
+        made.type = kind
+        return made
 
 
 def infer(records: Iterable[Mapping[str, Any]]) -> tuple[Field, ...]:
@@ -92,7 +107,7 @@ def _extended(known: FieldType, values: Sequence[Any]) -> FieldType:
 
 
 def _type_of(values: Sequence[Any]) -> FieldType:
-    present = [value for value in values if value is not None]
+    present = [A_DOUBLE if _is_double(value) else value for value in values if value is not None]
     if not present:
         return NOTHING
     if all(isinstance(value, bool) for value in present):
@@ -104,7 +119,13 @@ def _type_of(values: Sequence[Any]) -> FieldType:
         return FieldType(Kind.LIST, element=TEXT if element is NOTHING else element)
     if all(isinstance(value, dict) for value in present):
         return _object(present)
-    return TEXT
+    told = {value.type if isinstance(value, Typed) else TEXT for value in present}
+    return told.pop() if len(told) == 1 else TEXT
+
+
+def _is_double(value: Any) -> bool:
+    """Whether a string stands for a double that JSON has no number for."""
+    return isinstance(value, Typed) and value.type == DOUBLE
 
 
 def _object(objects: Sequence[Mapping[str, Any]]) -> FieldType:
