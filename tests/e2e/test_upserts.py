@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from tests.e2e.rig import CommandLine, Site, configuration
 
 from lakeward.testing.broker import EmbeddedBroker
@@ -150,3 +151,36 @@ def test_a_table_that_is_rolled_back_makes_its_changes_again(
     site.catch_up()
     assert mirrored(site) == companies.rows
     site.verified()
+
+
+def test_an_audit_finds_what_somebody_else_did_to_a_mirror(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    companies = Companies(broker, 2)
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [COMPANIES]))
+    companies.change(200, keys=60)
+    site.catch_up()
+    companies.change(100, keys=60)
+    site.catch_up()
+    fine = site.run("verify", "--against-source")
+    assert fine.code == 0, fine.out
+    assert "0 missing, 0 extra, 0 changed" in fine.out
+    first, second, third = sorted(companies.held)[:3]
+    other = site.catalog().load_table(COMPANIES["table"])
+    other.delete(f"company_id in ('{first}', '{second}')")
+    rows = site.scanned(COMPANIES["table"]).slice(0, 1).to_pylist()[0]
+    schema = other.schema().as_arrow()
+    forged = [{**rows, "company_id": second, "name": "forged"}, {**rows, "company_id": "never told"}]
+    other.append(pa.Table.from_pylist(forged, schema))
+    told = site.run("verify", "--against-source", "--json")
+    assert told.code == 1
+    (verdict,) = told.document["tables"]
+    figures = verdict["figures"]["source"]
+    assert [figures[name] for name in ("missing", "extra", "changed")] == [1, 1, 1], verdict["problems"]
+    other.append(pa.Table.from_pylist([{**rows, "company_id": third}], schema))
+    doubled = site.run("verify", "--json").document["tables"][0]
+    assert any("different keys" in problem for problem in doubled["problems"]), doubled
+    companies.change(10, keys=60)
+    stopped = site.run("run", "--until-caught-up")
+    assert stopped.code == 4
+    assert "GROUP BY" in stopped.err, "the operator is told how to find the rows that are there twice"

@@ -78,7 +78,10 @@ def _audit(target: IcebergTarget, seen: Seen, source: SourceAudit | None, findin
         findings.not_checked.append("rows and values, since there are files that cannot be read")
         return
     seen.engine.add(seen.inspection.table)
-    _rows(seen, findings)
+    if seen.inspection.key:
+        _keys(seen, findings)
+    else:
+        _rows(seen, findings)
     if source is None:
         findings.not_checked.append("the values against the source (--against-source)")
     else:
@@ -115,4 +118,32 @@ def _rows(seen: Seen, findings: Findings) -> None:
         findings.problems.append(f"the table holds {counted:,} rows; its commits account for {expected:,}")
     told = seen.inspection.deeds[-1].record.after.rows if seen.inspection.deeds else counted
     if told != counted and not seen.inspection.has_delete_files:
+        findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {told:,}")
+
+
+def _keys(seen: Seen, findings: Findings) -> None:
+    """Count the rows and their keys with DuckDB: each key has one row, and the snapshot says how many there are."""
+    table, key = seen.inspection.table, seen.inspection.key
+    gone = [name for name in key if name not in table.schema().column_names]
+    if gone:
+        findings.not_checked.append(f"whether keys are unique: the table has no column {gone[0]} any more")
+        return
+    columns = ", ".join('"' + name.replace('"', '""') + '"' for name in key)
+    nulls = " OR ".join('"' + name.replace('"', '""') + '" IS NULL' for name in key)
+    counted, distinct, unknown = (
+        int(value)
+        for value in seen.engine.rows(
+            f"SELECT coalesce(sum(n), 0)::BIGINT, count(*), coalesce(sum(n) FILTER ({nulls}), 0)::BIGINT "  # noqa: S608 - quoted
+            f"FROM (SELECT {columns}, count(*) AS n FROM {quoted(table)} GROUP BY {columns})"
+        )[1][0]
+    )
+    findings.say(
+        "rows", f"{counted:,} counted in the data files, one for each {', '.join(key)}", counted=counted, keys=distinct
+    )
+    if counted != distinct:
+        findings.problems.append(f"{counted:,} rows have only {distinct:,} different keys ({', '.join(key)})")
+    if unknown:
+        findings.problems.append(f"{plural(unknown, 'row')} without a key ({', '.join(key)})")
+    told = seen.inspection.deeds[-1].record.after.rows if seen.inspection.deeds else counted
+    if told != counted:
         findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {told:,}")

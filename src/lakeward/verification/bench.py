@@ -160,7 +160,7 @@ class Bench:
         relation = self._db.table("pending")
         for name, given, wanted in zip(self._names, relation.types[4:], self._types, strict=True):
             position = self._pending[0].schema.field(self._column(name)).type
-            if not pa.types.is_null(position) and not _fits(given, wanted):
+            if not pa.types.is_null(position) and not fits(given, wanted):
                 raise NotComparableError(f"column {name}: the records hold {given}, the table stores {wanted}")
         self._db.execute("INSERT INTO work.rows SELECT * FROM pending")
         self._db.unregister("pending")
@@ -224,7 +224,7 @@ class Bench:
         return int(self._row(sql)[0])
 
 
-def _fits(given: DuckDBPyType, wanted: DuckDBPyType) -> bool:
+def fits(given: DuckDBPyType, wanted: DuckDBPyType) -> bool:
     """Whether every value of ``given`` is one of ``wanted`` that means the same."""
     if given == wanted or (given.id, wanted.id) in _WIDER:
         return True
@@ -234,7 +234,7 @@ def _fits(given: DuckDBPyType, wanted: DuckDBPyType) -> bool:
     outer: dict[str, Any] = dict(wanted.children) if inner else {}
     if given.id == "decimal":
         return bool(inner["scale"] == outer["scale"] and inner["precision"] <= outer["precision"])
-    return bool(inner) and all(name in outer and _fits(kind, outer[name]) for name, kind in inner.items())
+    return bool(inner) and all(name in outer and fits(kind, outer[name]) for name, kind in inner.items())
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:

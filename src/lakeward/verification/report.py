@@ -9,6 +9,7 @@ from lakeward.records import Decoded, RawBatch
 from lakeward.verification.audit import Seen
 from lakeward.verification.bench import Difference, Held
 from lakeward.verification.commits import Kind
+from lakeward.verification.mirror import MirrorDifference
 from lakeward.verification.spans import Coverage
 from lakeward.verification.verdict import SHOWN, Findings, listed, plural
 
@@ -102,6 +103,39 @@ def report(compared: Compared, seen: Seen, findings: Findings) -> None:
         findings.problems.append(f"{_rows(judged.extra)} in the table that the stream did not say, or not so often")
     _unreadable(tally, findings)
     _not_checked(judged.unknown, compared, seen, findings)
+
+
+def report_mirror(difference: MirrorDifference, tally: Tally, coverage: Coverage, findings: Findings) -> None:
+    """Add what the comparison of a mirror with its stream found."""
+    told = f"; {plural(tally.letters, 'dead letter')} left out" if tally.letters else ""
+    unknown = difference.untold if coverage.gone else 0
+    extra = difference.extra + difference.untold - unknown
+    findings.say(
+        "source",
+        f"{plural(difference.keys, 'key')} compared, {plural(tally.rows, 'change')}: {difference.missing:,} missing, "
+        f"{extra:,} extra, {difference.changed:,} changed (decoded by {tally.decoder}){told}",
+        compared=difference.keys,
+        changes=tally.rows,
+        missing=difference.missing,
+        extra=extra,
+        changed=difference.changed,
+        not_in_source=unknown,
+        letters=tally.letters,
+        records=tally.records,
+        decoder=tally.decoder,
+    )
+    if difference.missing:
+        findings.problems.append(f"{_rows(difference.missing)} of the stream not in the table")
+    if difference.changed:
+        columns = f" in {listed(difference.columns)}" if difference.columns else ""
+        findings.problems.append(f"{_rows(difference.changed)} not as the stream left them{columns}")
+    if extra:
+        findings.problems.append(f"{_rows(extra)} in the table that the stream deleted, or never told of")
+    _unreadable(tally, findings)
+    if unknown:
+        findings.not_checked.append(f"{plural(unknown, 'row')} whose changes are {coverage.gone[0]}")
+    if difference.wandering:
+        findings.not_checked.append(f"{plural(difference.wandering, 'key')} with changes in several partitions")
 
 
 def _rows(count: int) -> str:

@@ -22,8 +22,10 @@ from lakeward.decoding.json_fields import declared, of_schema
 from lakeward.decoding.reference import ReferenceDecoder, avro_reference, json_reference_of, plain_reference
 from lakeward.decoding.registry import RegistryClient
 from lakeward.errors import ConfigurationError, StorageError
-from lakeward.metadata_columns import HEADER_PREFIX, type_of, with_metadata
-from lakeward.positions import Span
+from lakeward.keying import Upserting, upserted
+from lakeward.lanes import Lane
+from lakeward.metadata_columns import HEADER_PREFIX, INGESTION, type_of, with_metadata
+from lakeward.positions import Partition, Span
 from lakeward.records import Decoded, DecodedPart, RawBatch
 from lakeward.routing import tables_for
 from lakeward.sinks.iceberg.target import IcebergTarget
@@ -31,12 +33,15 @@ from lakeward.sources.kafka_reader import KafkaReader
 from lakeward.verification.audit import Seen
 from lakeward.verification.bench import Bench, Key, NotComparableError, explained
 from lakeward.verification.letters import Waiting
-from lakeward.verification.report import Compared, Tally, report
+from lakeward.verification.mirror import MirrorBench
+from lakeward.verification.report import Compared, Tally, report, report_mirror
 from lakeward.verification.spans import Coverage, covered
 from lakeward.verification.verdict import Findings
 
 REFERENCE_MOST = 200_000
 """Up to so many records are decoded by libraries that the writer does not use; more by the writer's own decoder."""
+
+OWN_DECODER = "the pipeline's own decoder"
 
 Observe = Callable[[str, int, int], None]
 
@@ -69,6 +74,15 @@ class Asked:
     waiting: Waiting
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A stream that is read again; ``folder`` is where what it says is kept meanwhile."""
+
+    reader: KafkaReader
+    asked: Asked
+    folder: Path
+
+
 class SourceComparison:
     """Compares tables with the topics of one configuration. ``observe`` is told what is done, how much, of how much."""
 
@@ -98,6 +112,10 @@ class SourceComparison:
             requests.Session() as session,
         ):
             coverage = covered(seen, set(feeding), reader, findings)
+            if seen.inspection.key:
+                again = Again(reader, Asked(coverage, seen.waiting), Path(folder))
+                self._compare_mirror(again, self._lane(feeding, target), seen, findings)
+                return
             way = self._way(feeding, target, coverage.offsets, session)
             tally = Tally(way.name)
             try:
@@ -131,13 +149,40 @@ class SourceComparison:
         return None
 
     def _way(self, feeding: Mapping[str, Table], target: IcebergTarget, offsets: int, session: requests.Session) -> Way:
-        topic, table = next(iter(feeding.items()))
+        table = next(iter(feeding.values()))
         columns = dict(table.metadata_columns)
         if offsets > REFERENCE_MOST:
-            lane = next(lane for lane in self._assembly.lanes_for(topic) if lane.target is target)
-            return Way(lane.decoder, "the pipeline's own decoder", native=True, columns=columns)
+            return Way(self._lane(feeding, target).decoder, OWN_DECODER, native=True, columns=columns)
         reference = self._reference(table, target, session)
         return Way(reference, reference.name, native=False, columns=columns, selection=selection_of(table))
+
+    def _lane(self, feeding: Mapping[str, Table], target: IcebergTarget) -> Lane:
+        return next(lane for lane in self._assembly.lanes_for(next(iter(feeding))) if lane.target is target)
+
+    def _compare_mirror(self, again: Again, lane: Lane, seen: Seen, findings: Findings) -> None:
+        """Work out from the stream what each key should hold."""
+        coverage, tally = again.asked.coverage, Tally(OWN_DECODER)
+        told = lane.settings.metadata_columns
+        compared = [name for name in seen.inspection.table.schema().column_names if told.get(name) != INGESTION]
+        how = lane.settings.upserting or Upserting(seen.inspection.key)
+        try:
+            with closing(MirrorBench(seen.engine, seen.inspection, compared, again.folder)) as bench:
+                for fetched in again.reader.read(_whole(coverage), native=True):
+                    taken = coverage.inside(fetched)
+                    raw = again.asked.waiting.without(taken)
+                    tally.set_aside(len(taken) - len(raw))
+                    decoded = upserted(lane.decoder.decode(raw), how)
+                    tally.count(raw, decoded)
+                    tally.rows += sum(len(part.index) for part in decoded.parts)
+                    bench.add(raw, [(part, with_metadata(part, raw, told, 0)) for part in decoded.parts])
+                    self._observe("reading the source", tally.records, coverage.offsets)
+                self._observe(f"{lane.name}: comparing", 0, 0)
+                difference = bench.difference()
+        except NotComparableError as error:
+            findings.problems.append(str(error))
+            return
+        coverage.settle(tally.records, seen, again.reader, findings)
+        report_mirror(difference, tally, coverage, findings)
 
     def _reference(self, table: Table, target: IcebergTarget, session: requests.Session) -> ReferenceDecoder:
         config = self._assembly.config
@@ -161,11 +206,7 @@ class SourceComparison:
 
     def _read(self, reader: KafkaReader, asked: Asked, way: Way, bench: Bench, tally: Tally) -> None:
         coverage = asked.coverage
-        whole = {
-            p: Span(min(span.start for span in spans), max(span.end for span in spans))
-            for p, spans in coverage.spans.items()
-        }
-        for fetched in reader.read(whole, native=way.native):
+        for fetched in reader.read(_whole(coverage), native=way.native):
             taken = coverage.inside(fetched)
             raw = asked.waiting.without(taken)
             tally.set_aside(len(taken) - len(raw))
@@ -176,6 +217,13 @@ class SourceComparison:
                 bench.add(rows, raw.topic, raw.partition[part.index], raw.offset[part.index])
                 tally.rows += len(rows)
             self._observe("reading the source", tally.records, coverage.offsets)
+
+
+def _whole(coverage: Coverage) -> dict[Partition, Span]:
+    return {
+        p: Span(min(span.start for span in spans), max(span.end for span in spans))
+        for p, spans in coverage.spans.items()
+    }
 
 
 def _with_metadata(part: DecodedPart, raw: RawBatch, way: Way) -> pa.Table:

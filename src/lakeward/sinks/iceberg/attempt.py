@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyiceberg.manifest import ManifestFile
@@ -37,6 +38,9 @@ from lakeward.sinks.iceberg.find import head_of, mirror, mirrored
 from lakeward.sinks.iceberg.fitting import Evolution, evolution
 from lakeward.sinks.iceberg.manifests import Amendment, Manifests, Paper, write_list
 
+KEY = "lakeward-key"
+"""The table property that names the columns by which rows are known, as a JSON list."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:
@@ -49,10 +53,11 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a commit changes: files, and columns where ``growth`` says so."""
+    """What a commit changes: files, and columns where ``growth`` says so. ``key``: the columns that identify rows."""
 
     change: Amendment
     growth: Growth | None = None
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,7 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
             *evolved.updates,
             AddSnapshotUpdate(snapshot=snapshot),
             set_main(metadata, snapshot_id),
-            SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id)),
+            SetPropertiesUpdate(updates=_mirrors(metadata, entries, snapshot_id) | key_property(contents.key)),
         ),
         manifests=composed,
         written=(*paper.written, *(file.file_path for file in change.deletes)),
@@ -204,6 +209,16 @@ def set_main(metadata: TableMetadata, snapshot_id: int) -> SetSnapshotRefUpdate:
             "min-snapshots-to-keep": main.min_snapshots_to_keep if main else None,
         }
     )
+
+
+def key_property(key: Sequence[str]) -> dict[str, str]:
+    """The table property that tells which columns identify rows; none where rows are only added."""
+    return {KEY: json.dumps(list(key))} if key else {}
+
+
+def key_told(properties: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that identify rows, by `key_property`."""
+    return tuple(json.loads(properties.get(KEY, "[]")))
 
 
 def _mirrors(metadata: TableMetadata, entries: Entries, snapshot_id: int) -> dict[str, str]:

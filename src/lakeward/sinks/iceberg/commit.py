@@ -226,7 +226,7 @@ class Commit:
         Refused where the rows do not fit the table any more: they were admitted to it as it was before.
         """
         while not self.staged.files.fit(table):
-            log.info("staging again", table=self.desk.handle.name, reason="schema or partition spec changed")
+            log.info("staging again", table=self.desk.handle.name, reason="the table has changed")
             self._generations.append(self.staged)
             restage = partial(self.restage, self.batch, table, len(self._generations))
             try:
@@ -249,7 +249,7 @@ class Commit:
         with translated(f"writing manifests of {self.desk.handle.name}", table.location()):
             files, delta = self.staged.files, self.staged.files.delta
             change = Amendment(files.files) if delta is None else delta.against(table, self.batch.id)
-            contents = Contents(change, files.growth)
+            contents = Contents(change, files.growth, delta.index.key if delta is not None else ())
             return build(table, Entries(self.desk.pipeline, entry, others), contents, self.desk.manifests, time_ms)
 
     def _send(self, table: Table, attempt: Attempt) -> Table | Exception:

@@ -16,6 +16,7 @@ from pyiceberg.table import Table
 
 from lakeward.errors import LakewardError, StorageError
 from lakeward.ledger import LedgerEntry
+from lakeward.sinks.iceberg.attempt import key_told
 from lakeward.sinks.iceberg.authorship import Deed, deeds
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.sinks.iceberg.find import find, head_of
@@ -39,6 +40,11 @@ class Inspection:
     pipeline: str
     entry: LedgerEntry | None
     deeds: Sequence[Deed]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that identify rows, where the last change of each wins; none where rows are only added."""
+        return key_told(self.table.properties)
 
     @property
     def has_delete_files(self) -> bool:
