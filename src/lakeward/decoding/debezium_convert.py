@@ -18,9 +18,11 @@ from lakeward.decoding.debezium_members import NDMask
 DAY_MICROS = 86_400_000_000
 FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 """0001-01-01 and 9999-12-31, in days since 1970-01-01."""
-INFINITE_DAYS = (2**31 - 1, -(2**31), -622_191_233, 622_191_232)
+INFINITE_DAYS = (-2_147_472_692, -2_147_472_691, 2**31 - 1, -(2**31))
 INFINITE_MOMENTS = (9_223_372_036_825_200_000, -9_223_372_036_832_400_000, 2**63 - 1, -(2**63))
 """What stands for infinity in a date or a timestamp of PostgreSQL."""
+NOT_FINITE = ("NaN", "NAN", "POSITIVE_INFINITY", "NEGATIVE_INFINITY", "Infinity", "-Infinity")
+"""How numbers that no decimal holds are written."""
 MOST_SCALE = 20_000
 """PostgreSQL's numbers have at most 16,383 digits behind the point."""
 MOMENT = pa.timestamp("us")
@@ -122,6 +124,8 @@ def declared_decimal(wanted: pa.DataType) -> Convert:
 
     def convert(array: pa.Array, troubles: Troubles) -> pa.Array:
         reason = f"the number does not fit {wanted} exactly"
+        special = pc.is_in(array, pa.array(NOT_FINITE))
+        array = pc.if_else(special, pa.scalar(None, pa.string()), array)
         return _parsed(array, wanted, troubles, "inexact-decimal", reason)
 
     return convert

@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.decoding import json_reference
-from lakeward.decoding.debezium_convert import FIRST_DAY, LAST_DAY, Troubles, number_text
+from lakeward.decoding.debezium_convert import FIRST_DAY, LAST_DAY, NOT_FINITE, Troubles, number_text
 from lakeward.decoding.debezium_forms import Column, fields_of, plain_form
 from lakeward.decoding.debezium_members import NDInt
-from lakeward.decoding.json_inference import Typed
-from lakeward.decoding.json_reference import NotDecodableError, Number, Whole
+from lakeward.decoding.json_inference import SPECIAL, Typed
+from lakeward.decoding.json_reference import NotDecodableError, Number, Special, Whole
 from lakeward.decoding.json_rows import RowReader
 from lakeward.decoding.json_types import Field, FieldType, Kind
 from lakeward.records import Blobs, DecodedPart, Reject
 
-INFINITIES: Mapping[str, float] = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
+INFINITE = frozenset({"infinity", "-infinity"})
+FLOATING = frozenset({Kind.FLOAT, Kind.DOUBLE})
+TEXT = FieldType(Kind.TEXT)
 STRING_MODE = "; with `decimal.handling.mode: string`, or with schemas, it can be read"
 TEXT_MODE = "; with `time.precision.mode: isostring`, or with schemas, it can be read"
 
@@ -89,13 +91,19 @@ def sampled(payload: bytes) -> dict[str, Any]:
     Raises:
         NotDecodableError: it is not one well-formed JSON object.
     """
-    record = json_reference.parse(payload)
-    for name, value in record.items():
-        if is_number(value):
-            record[name] = ""
-        elif is_geometry(value):
-            record[name] = Typed.of("", FieldType(Kind.BINARY))
-    return record
+    return {name: _sampled(value) for name, value in json_reference.parse(payload).items()}
+
+
+def _sampled(value: Any) -> Any:
+    if type(value) is str and value in SPECIAL:
+        return Typed.of(value, TEXT)
+    if type(value) is list:
+        return [_sampled(item) for item in value]
+    if is_number(value):
+        return ""
+    if is_geometry(value):
+        return Typed.of("", FieldType(Kind.BINARY))
+    return value
 
 
 def is_number(value: Any) -> bool:
@@ -120,20 +128,32 @@ def values_of(record: Mapping[str, Any], fields: Sequence[Field]) -> list[Any]:
         NotDecodableError: the record does not follow the rules.
     """
     own: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     for field in fields:
         value = record.get(field.name)
+        if value is None:
+            continue
+        value = _special(value, field.type)
         adapt = ADAPTED.get(field.type.kind)
-        if value is not None and adapt is not None and (adapted := adapt(value, field)) is not value:
-            own[field.name] = adapted
-    values = json_reference.values_of({**record, **dict.fromkeys(own)} if own else record, fields)
+        if adapt is not None and (adapted := adapt(value, field)) is not value:
+            own[field.name], value = adapted, None
+        told[field.name] = value
+    values = json_reference.values_of({**record, **told}, fields)
     if own:
         names = [field.name for field in fields if field.type.kind is not Kind.NULL]
         values = [own.get(name, value) for name, value in zip(names, values, strict=True)]
     return values
 
 
-def _floating(value: Any, _field: Field) -> Any:
-    return INFINITIES.get(value, value) if type(value) is str else value
+def _special(value: Any, kind: FieldType) -> Any:
+    """``value`` with what stands for numbers and moments that JSON has no form for."""
+    if type(value) is str:
+        if kind.kind in FLOATING and value in SPECIAL:
+            return Special(value)
+        return None if kind.kind is Kind.TIMESTAMPTZ and value in INFINITE else value
+    if type(value) is list and kind.kind is Kind.LIST and kind.element is not None:
+        return [_special(item, kind.element) for item in value]
+    return value
 
 
 def _date(value: Any, field: Field) -> Any:
@@ -145,9 +165,7 @@ def _date(value: Any, field: Field) -> Any:
 def _moment(value: Any, field: Field) -> Any:
     if isinstance(value, Number):
         raise NotDecodableError("unknown-unit", f"field {field.name!r}: the number's unit is not told{TEXT_MODE}")
-    if field.type.kind is Kind.TIMESTAMPTZ:
-        return None if type(value) is str and value.endswith("infinity") else value
-    return _without_zone(value, field)
+    return value if field.type.kind is Kind.TIMESTAMPTZ else _without_zone(value, field)
 
 
 def _without_zone(value: Any, field: Field) -> Any:
@@ -173,7 +191,7 @@ def _geometry(value: Any, _field: Field) -> Any:
 
 
 def _decimal(value: Any, field: Field) -> Any:
-    if value == "NaN":
+    if type(value) is str and value in NOT_FINITE:
         return None
     if is_number(value):
         return json_reference.CONVERTERS[Kind.DECIMAL](_number(value, field), field.type, field.name)
@@ -183,8 +201,6 @@ def _decimal(value: Any, field: Field) -> Any:
 
 
 ADAPTED: Mapping[Kind, Callable[[Any, Field], Any]] = {
-    Kind.FLOAT: _floating,
-    Kind.DOUBLE: _floating,
     Kind.DATE: _date,
     Kind.TIMESTAMP: _moment,
     Kind.TIMESTAMPTZ: _moment,

@@ -15,6 +15,8 @@ DOUBLE = FieldType(Kind.DOUBLE)
 BOOLEAN = FieldType(Kind.BOOLEAN)
 NOTHING = FieldType(Kind.NULL)
 A_DOUBLE = Number("0.5")
+SPECIAL = frozenset({"NaN", "Infinity", "-Infinity"})
+"""Words for numbers that JSON has none for."""
 EXACT_IN_DOUBLE = 2**53
 MOST_FIELDS = 1_000
 """A record has at most so many fields of its own."""
@@ -107,7 +109,9 @@ def _extended(known: FieldType, values: Sequence[Any]) -> FieldType:
 
 
 def _type_of(values: Sequence[Any]) -> FieldType:
-    present = [A_DOUBLE if _is_double(value) else value for value in values if value is not None]
+    present = [value for value in values if value is not None]
+    if any(isinstance(value, Number) for value in present):
+        present = [A_DOUBLE if isinstance(value, Typed) and value in SPECIAL else value for value in present]
     if not present:
         return NOTHING
     if all(isinstance(value, bool) for value in present):
@@ -121,11 +125,6 @@ def _type_of(values: Sequence[Any]) -> FieldType:
         return _object(present)
     told = {value.type if isinstance(value, Typed) else TEXT for value in present}
     return told.pop() if len(told) == 1 else TEXT
-
-
-def _is_double(value: Any) -> bool:
-    """Whether a string stands for a double that JSON has no number for."""
-    return isinstance(value, Typed) and value.type == DOUBLE
 
 
 def _object(objects: Sequence[Mapping[str, Any]]) -> FieldType:

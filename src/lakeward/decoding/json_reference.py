@@ -64,6 +64,12 @@ class Whole(Number):
     __slots__ = ()
 
 
+class Special(Number):
+    """NaN or an infinity, which are no JSON, but have words in that of some sources."""
+
+    __slots__ = ()
+
+
 def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
     """Decode one record into one value a column.
 
@@ -227,7 +233,7 @@ def _floating(value: Any, wanted: FieldType, _path: str) -> float:
         nearest = _nearest_float(value) if wanted.kind is Kind.FLOAT else float(value)
     except OverflowError:
         nearest = math.inf
-    if math.isinf(nearest):
+    if math.isinf(nearest) and not isinstance(value, Special):
         raise NotDecodableError("out-of-range", f"the number is too large for a {wanted.kind.name.lower()}")
     if isinstance(value, Whole) and f"{Decimal(nearest):f}" != value and value != "-0":
         reason = f"the integer has more digits than a {wanted.kind.name.lower()} holds exactly"
