@@ -126,9 +126,8 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
     if not pa.types.is_integer(integers.type):
         raise ValueError(f"a key cannot have values of type {kind}")
     values: NDArray[Any] = _filled(integers, 0).to_numpy()
-    if values.dtype.itemsize < 8:
-        values = values.astype(np.int64)
-    return values
+    wide: NDArray[Any] = values if values.dtype.itemsize == 8 else values.astype(np.int64)
+    return wide
 
 
 def _microseconds(array: pa.Array) -> pa.Array:

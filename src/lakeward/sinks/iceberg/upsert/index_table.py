@@ -38,6 +38,7 @@ _U = np.uint64
 _TAG = _U(36)
 """An entry's words: the hash's second; and 28 low bits of its first above the ordinal + 1, which is 0 in no entry."""
 _ORDINAL = _U(MOST_ORDINALS)
+_AHEAD = _U(31)
 _NO_ENTRIES = np.zeros((0, 2), np.uint64)
 _AS_THEY_ARE = read_only(np.zeros(0, np.int64))
 
@@ -91,7 +92,7 @@ class KeyTable:
             if self._used[number] + len(rows) > _FULL * len(self._segments[number]):
                 alive = _alive(self._segments[number], dead)
                 self._resize(number, int((alive + len(rows)) / _GROWN), dead)
-            added, refused = _put(self._segments[number], hashes, ordinals, rows, dead)
+            added, refused, _ = _put(self._segments[number], hashes, ordinals, rows, dead)
             self._used[number] += added
             twice += refused
             self._give_back(number)
@@ -185,6 +186,15 @@ def _slot(word: _Word, room: _Word) -> _Word:
     return ((word >> _U(32)) * room) >> _U(32)
 
 
+@inlined
+def _touch(segment: NDArray[np.uint64], hashes: Hashes, rows: NDArray[np.int64], n: _Word) -> _Word:
+    """Bring what the next rows need into the cache, all at once: one by one, each would be waited for."""
+    touched = _U(0)
+    for k in range(n, min(n + _AHEAD + _U(1), _U(len(rows)))):
+        touched ^= segment[_slot(hashes[_U(rows[k]), 1], _U(len(segment))), 1]
+    return touched
+
+
 @compiled
 def _put(
     segment: NDArray[np.uint64],
@@ -192,11 +202,16 @@ def _put(
     ordinals: NDArray[np.int64],
     rows: NDArray[np.int64],
     dead: Bits,
-) -> tuple[int, int]:
-    """Put in the ``rows`` of the batch; return how many entries were added, and how many rows refused."""
+) -> tuple[int, int, _Word]:
+    """Put in the ``rows`` of the batch; return how many entries were added, and how many rows refused.
+
+    The third number means nothing.
+    """
     room = _U(len(segment))
-    added, refused = 0, 0
+    added, refused, touched = 0, 0, _U(0)
     for n in range(_U(len(rows))):
+        if n & _AHEAD == _U(0):
+            touched ^= _touch(segment, hashes, rows, n)
         row = _U(rows[n])
         ordinal = _U(ordinals[row])
         if _is_dead(dead, ordinal):
@@ -218,15 +233,19 @@ def _put(
             segment[slot, 0] = word
             segment[slot, 1] = tag | (ordinal + _U(1))
             break
-    return added, refused
+    return added, refused, touched
 
 
 @compiled
 def _find(
     segment: NDArray[np.uint64], hashes: Hashes, rows: NDArray[np.int64], dead: Bits, out: NDArray[np.int64]
-) -> None:
+) -> _Word:
+    """Find the ``rows`` of the batch. The number returned means nothing."""
     room = _U(len(segment))
+    touched = _U(0)
     for n in range(_U(len(rows))):
+        if n & _AHEAD == _U(0):
+            touched ^= _touch(segment, hashes, rows, n)
         row = _U(rows[n])
         word, tag = hashes[row, 1], hashes[row, 0] << _TAG
         slot = _slot(word, room)
@@ -242,6 +261,7 @@ def _find(
             slot += _U(1)
             if slot == room:
                 slot = _U(0)
+    return touched
 
 
 @compiled
