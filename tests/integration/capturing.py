@@ -13,18 +13,22 @@ from typing import Any, Protocol
 
 import psycopg2
 import requests
+from bson import CodecOptions
+from bson.codec_options import DatetimeConversion
+from bson.json_util import JSONMode, JSONOptions, dumps, loads
 from confluent_kafka import Consumer, TopicPartition
 from psycopg2 import sql
+from pymongo.client_session import ClientSession
 from servers.debezium import Debezium, Envelope, converters
 from servers.debezium import RELEASE as DEBEZIUM
 from servers.kafka import RELEASE as KAFKA
 from servers.kafka import Kafka
-from servers.mongodb import RELEASE as MONGODB
 from servers.mongodb import MongoDb
 from servers.postgres import Postgres
 from servers.releases import ServerError
 from servers.schema_registry import SchemaRegistry
 from tests.fixtures.captures import FOLDER, Capture, Event, Shown, Step, save
+from tests.integration import scenarios_mongodb as mongodb
 from tests.integration import scenarios_postgres as postgres
 
 FENCE = "zz_fence"  # the last in a snapshot too
@@ -38,6 +42,13 @@ _UNWRAP = {
     "transforms.unwrap.delete.tombstone.handling.mode": "rewrite-with-tombstone",
     "transforms.unwrap.add.fields": "op,lsn,source.ts_ms",
 }
+_UNWRAP_DOCUMENTS = {
+    **{name: value for name, value in _UNWRAP.items() if not name.endswith("add.fields")},
+    "transforms.unwrap.type": "io.debezium.connector.mongodb.transforms.ExtractNewDocumentState",
+    "transforms.unwrap.add.fields": "op,source.ts_ms",
+}
+_OPTIONS = JSONOptions(json_mode=JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS)
+_CODEC = CodecOptions[dict[str, Any]](datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Scenario:
     """What is there when the connector starts, and what is done then, step by step."""
 
     name: str
-    tables: str
+    tables: Sequence[str]
     there: Sequence[str]
     steps: Sequence[Sequence[str]]
 
@@ -60,10 +71,12 @@ class Recipe:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-KINDS = Scenario("postgres-kinds", postgres.KINDS_TABLE, postgres.KINDS_THERE, postgres.KINDS_STEPS)
-AMOUNTS = Scenario("postgres-amounts", postgres.AMOUNTS_TABLE, postgres.AMOUNTS_THERE, postgres.AMOUNTS_STEPS)
-TIMES = Scenario("postgres-times", postgres.TIMES_TABLE, postgres.TIMES_THERE, postgres.TIMES_STEPS)
-FLOW = Scenario("postgres-flow", postgres.FLOW_TABLES, postgres.FLOW_THERE, postgres.FLOW_STEPS)
+KINDS = Scenario("postgres-kinds", [postgres.KINDS_TABLE], postgres.KINDS_THERE, postgres.KINDS_STEPS)
+AMOUNTS = Scenario("postgres-amounts", [postgres.AMOUNTS_TABLE], postgres.AMOUNTS_THERE, postgres.AMOUNTS_STEPS)
+TIMES = Scenario("postgres-times", [postgres.TIMES_TABLE], postgres.TIMES_THERE, postgres.TIMES_STEPS)
+FLOW = Scenario("postgres-flow", [postgres.FLOW_TABLES], postgres.FLOW_THERE, postgres.FLOW_STEPS)
+DOCUMENTS = Scenario("mongodb-kinds", mongodb.KINDS_TABLES, mongodb.KINDS_THERE, mongodb.KINDS_STEPS)
+DOCUMENT_FLOW = Scenario("mongodb-flow", mongodb.FLOW_TABLES, mongodb.FLOW_THERE, mongodb.FLOW_STEPS)
 TIME_MODES = (
     "adaptive",
     "adaptive_time_microseconds",
@@ -103,6 +116,19 @@ def recipes() -> Iterator[Recipe]:
     yield Recipe("postgres-flow-unwrapped-avro", FLOW, "avro", {**_PLAIN, **_UNWRAP})
     others = {"binary.handling.mode": "hex", "hstore.handling.mode": "map", "interval.handling.mode": "string"}
     yield Recipe("postgres-kinds-others-json", KINDS, "json", {**_PLAIN, **text, **others})
+    bare, full = ({**_PLAIN, "capture.mode": f"change_streams{end}"} for end in ("", "_update_full"))
+    yield Recipe("mongodb-kinds-full-json", DOCUMENTS, "json", full)
+    yield Recipe("mongodb-flow-full-json", DOCUMENT_FLOW, "json", full)
+    yield Recipe("mongodb-flow-bare-json", DOCUMENT_FLOW, "json", bare)
+    imaged = {
+        "capture.mode": "change_streams_update_full_with_pre_image",
+        "collection.include.list": "shop.imaged,shop.zz_fence",
+    }
+    yield Recipe("mongodb-flow-imaged-json", DOCUMENT_FLOW, "json", {**_PLAIN, **imaged})
+    for envelope in ("schemas", "avro"):
+        yield Recipe(f"mongodb-kinds-full-{envelope}", DOCUMENTS, envelope, full)
+        yield Recipe(f"mongodb-flow-full-{envelope}", DOCUMENT_FLOW, envelope, full)
+    yield Recipe("mongodb-flow-unwrapped-json", DOCUMENT_FLOW, "json", {**full, **_UNWRAP_DOCUMENTS})
 
 
 class Source(Protocol):
@@ -142,7 +168,8 @@ class PostgresSource:
 
     def begin(self, scenario: Scenario) -> None:
         self.do("DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop")
-        self.do(scenario.tables)
+        for statement in scenario.tables:
+            self.do(statement)
         self.do(f"CREATE TABLE shop.{FENCE} (id integer PRIMARY KEY)")
         for statement in scenario.there:
             self.do(statement)
@@ -192,11 +219,65 @@ class PostgresSource:
             (f"shop.{table}",),
         )
         columns = self._cursor.fetchall()
-        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name, _, _ in columns)
+        # Not a cast to text, which would cut the blanks off char(5).
+        shown = sql.SQL("CASE WHEN {0} IS NOT NULL THEN format('%%s', {0}) END")
+        texts = sql.SQL(", ").join(shown.format(sql.Identifier(name)) for name, _, _ in columns)
         query = sql.SQL("SELECT {} FROM {} ORDER BY 1, 2").format(texts, sql.Identifier("shop", table))
-        self._cursor.execute(query)
+        self._cursor.execute(query, ())
         rows = [list(row) for row in self._cursor.fetchall()]
         return Shown({name: kind for name, kind, _ in columns}, [name for name, _, key in columns if key], rows)
+
+
+class MongoDbSource:
+    """The database `shop` of a MongoDB."""
+
+    def __init__(self, server: MongoDb) -> None:
+        self._server = server
+        self._client = server.client()
+        self._database = self._client.get_database("shop", codec_options=_CODEC)
+
+    def begin(self, scenario: Scenario) -> None:
+        self._client.drop_database("shop")
+        for statement in [*scenario.tables, *scenario.there]:
+            self.do(statement)
+
+    def follow(self, debezium: Debezium, prefix: str, settings: Mapping[str, str]) -> None:
+        debezium.follow_mongodb(prefix, self._server, "shop", settings)
+
+    def do(self, statement: str) -> None:
+        command = loads(statement, json_options=_OPTIONS)
+        with self._client.start_session() as session:
+            if "transaction" not in command:
+                self._run(command, session)
+                return
+            with session.start_transaction():
+                for one in command["transaction"]:
+                    self._run(one, session)
+
+    def fence(self, number: int) -> None:
+        self._database[FENCE].insert_one({"_id": number})
+
+    def shows(self) -> dict[str, Shown]:
+        names = sorted(name for name in self._database.list_collection_names() if name != FENCE)
+        return {f"shop.{name}": self._shown(name) for name in names}
+
+    def version(self) -> str:
+        return f"MongoDB {self._client.server_info()['version']}"
+
+    def end(self, prefix: str) -> None:
+        """Nothing is kept for a connector that is gone."""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _run(self, command: Mapping[str, Any], session: ClientSession) -> None:
+        answer = self._database.command(command, session=session)
+        if "writeErrors" in answer:
+            raise ServerError(f"MongoDB refused {command}: {answer['writeErrors']}")
+
+    def _shown(self, collection: str) -> Shown:
+        documents = self._database[collection].find()
+        return Shown({}, ["_id"], sorted([dumps(document, json_options=_OPTIONS)] for document in documents))
 
 
 class Topics:
@@ -266,7 +347,7 @@ class Laboratory:
         with closing(Topics(self.kafka, prefix)) as topics:
             events = topics.events_of_step(0)
             shown = source.shows()
-            steps = [Step([recipe.scenario.tables, *recipe.scenario.there], shown)]
+            steps = [Step([*recipe.scenario.tables, *recipe.scenario.there], shown)]
             for number, statements in enumerate(recipe.scenario.steps, 1):
                 for statement in statements:
                     source.do(statement)
@@ -283,7 +364,9 @@ class Laboratory:
             "connect": f"Kafka Connect {KAFKA.version}",
             "settings": {**dict(settings), "topic.prefix": prefix},
         }
-        return Capture(recipe.name, recipe.scenario.name, _without_addresses(made_by), self._schemas(recipe, events), steps, events)
+        return Capture(
+            recipe.name, recipe.scenario.name, _without_addresses(made_by), self._schemas(recipe, events), steps, events
+        )
 
     def _schemas(self, recipe: Recipe, events: Sequence[Event]) -> dict[int, str]:
         if recipe.envelope != "avro":
@@ -311,15 +394,21 @@ def main(wanted: Sequence[str]) -> None:
         kafka = running.enter_context(Kafka(folder / "kafka"))
         registry = running.enter_context(SchemaRegistry(folder / "registry"))
         laboratory = Laboratory(kafka, registry, running.enter_context(Debezium(folder / "debezium", kafka)))
-        source = PostgresSource(running.enter_context(Postgres(folder / "postgres")))
+        sources = {
+            "postgres": PostgresSource(running.enter_context(Postgres(folder / "postgres"))),
+            "mongodb": MongoDbSource(running.enter_context(MongoDb(folder / "mongodb"))),
+        }
+        for source in sources.values():
+            running.callback(source.close)
         known: dict[str, Sequence[Step]] = {}
         for recipe in chosen:
-            made = laboratory.make(recipe, source)
-            assert known.setdefault(made.scenario, made.steps) == made.steps, "the same was done, but not the same is shown"
+            made = laboratory.make(recipe, sources[recipe.name.split("-")[0]])
+            assert known.setdefault(made.scenario, made.steps) == made.steps, (
+                "the same was done, but not the same is shown"
+            )
             path = FOLDER / f"{recipe.name}.json"
             save(path, made)
             print(f"{recipe.name}: {len(made.events)} events, {path.stat().st_size // 1024} KiB", flush=True)
-        source.close()
 
 
 if __name__ == "__main__":

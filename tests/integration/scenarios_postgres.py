@@ -12,21 +12,23 @@ CREATE TYPE shop.mood AS ENUM ('sad', 'ok', 'happy');
 CREATE DOMAIN shop.cents AS numeric(8,2);
 CREATE TABLE shop.kinds (
   id bigint PRIMARY KEY, small smallint, whole integer, large bigint, single real, double double precision,
-  fixed numeric(12,2), wide numeric(38,10), round numeric(5,0), hundreds numeric(5,-2), free numeric, cents shop.cents,
+  fixed numeric(12,2), wide numeric(38,10), round numeric(5,0), free numeric, cents shop.cents,
   cash money, flag boolean, fixed_text char(5), short_text varchar(20), any_text text, folded public.citext, raw bytea,
   day date, clock time, clock3 time(3), zoned_clock timetz, local timestamp, local3 timestamp(3), moment timestamptz,
   moment3 timestamptz(3), span interval, doc json, doc_b jsonb, uid uuid, markup xml, host inet, net cidr, mac macaddr,
   bit_one bit(1), bits bit(11), some_bits varbit(20), ints int4range, longs int8range, nums numrange, days daterange,
   locals tsrange, moments tstzrange, spot point, pairs public.hstore, path public.ltree, feeling shop.mood, number oid,
-  texts text[], wholes integer[], matrix integer[][], larges bigint[], fixeds numeric(12,2)[], frees numeric[],
+  texts text[], wholes integer[], larges bigint[], fixeds numeric(12,2)[], frees numeric[],
   uids uuid[], flags boolean[], dates date[], moments_list timestamptz[], feelings shop.mood[], docs jsonb[],
   doubles double precision[], words varchar(10)[]
 );
+-- what Debezium does not tell as it is: arrays of arrays, and numbers whose last digits are not kept
+CREATE TABLE shop.odd (id integer PRIMARY KEY, matrix integer[][], hundreds numeric(5,-2));
 """
 
 _FULL = """
 ({id}, -32768, 2147483647, -9223372036854775808, 0.1, 0.1, -1234567890.12, 1234567890123456789012345678.0123456789,
- 99999, 12300, 123456789012345678901234567890.123456789, 5.05, '-1234.56', true, 'ab', 'short', 'ünï "q" \\ line
+ 99999, 123456789012345678901234567890.123456789, 5.05, '-1234.56', true, 'ab', 'short', 'ünï "q" \\ line
 two', 'FoLd', '\\x0001ff80', '2024-02-29', '23:59:59.999999', '10:11:12.123', '10:11:12.5+02',
  '2024-05-01 10:00:00.123456', '2024-05-01 10:00:00.123', '2024-05-01 12:30:15.123456+02', '2024-05-01 12:30:15.123Z',
  '1 year 2 mons 3 days 04:05:06.789', '{{"z": 1.50, "a": [1, null]}}', '{{"z": 1.50, "a": {{"b": "ü"}}}}',
@@ -34,13 +36,14 @@ two', 'FoLd', '\\x0001ff80', '2024-02-29', '23:59:59.999999', '10:11:12.123', '1
  '1', '10100000001', '101', '[1,5)', '[1,)', '(1.5,2.5]', '[2024-01-01,2024-02-01)',
  '[2024-01-01 00:00:00,2024-01-02 00:00:00)', '[2024-01-01 00:00:00+00,2024-01-02 00:00:00+00)', '(1.5,-2.25)',
  'a=>1, "b c"=>NULL', 'top.mid.leaf', 'happy', 4000000000,
- '{{a,"b,c",NULL,""}}', '{{1,2,NULL}}', '{{{{1,2}},{{3,4}}}}', '{{9223372036854775807}}', '{{1.25,-0.50}}',
+ '{{a,"b,c",NULL,""}}', '{{1,2,NULL}}', '{{9223372036854775807}}', '{{1.25,-0.50}}',
  '{{1.5,12345678901234567890.123}}', '{{00000000-0000-0000-0000-000000000001}}', '{{t,f,NULL}}', '{{2024-02-29}}',
  '{{"2024-05-01 12:30:15.5+02"}}', '{{ok,sad}}', ARRAY['{{"a": 1}}'::jsonb], '{{0.1,NULL}}', '{{x,y}}')"""
 
 KINDS_THERE = [
     f"INSERT INTO shop.kinds VALUES {_FULL.format(id=1)}",
     "INSERT INTO shop.kinds (id) VALUES (2)",
+    "INSERT INTO shop.odd VALUES (1, '{{1,2},{3,4}}', 12345)",
 ]
 KINDS_STEPS = [
     [f"INSERT INTO shop.kinds VALUES {_FULL.format(id=3)}"],
@@ -60,7 +63,7 @@ KINDS_STEPS = [
         "INSERT INTO shop.kinds (id, day, local, moment) VALUES"
         " (8, '0044-03-15 BC', '0044-03-15 BC', '0044-03-15 00:00:00Z BC')",
     ],
-    ["DELETE FROM shop.kinds WHERE id = 2"],
+    ["DELETE FROM shop.kinds WHERE id = 2", "INSERT INTO shop.odd VALUES (2, '{}', 0)"],
 ]
 
 AMOUNTS_TABLE = """
