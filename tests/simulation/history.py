@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -299,23 +300,49 @@ class History:
         to = self._earlier(table) if table is not None else None
         if table is None or to is None:
             return False
-        process, world = Process("operator"), self.world
-        target = IcebergTarget(
-            self.lake.catalog(process),
-            TargetSettings(PIPELINE, table.name()),
-            Clock(world, process),
-            random.Random(world.chance.random()),
-        )
+        world = self.world
         self.oracle.check(table)
         self.oracle.rewound = True
 
-        self._operators += 1
-
-        def go() -> None:
+        def roll_back(target: IcebergTarget) -> None:
             try:
                 target.roll_back(target.plan_rollback(to), f"{world.chance.getrandbits(128):032x}")
             except (OperatorError, ConfigurationError):  # it has moved on, or the snapshot has expired meanwhile
                 world.happened["rollback refused"] += 1
+
+        self._operate(table, roll_back)
+        return True
+
+    def _maintained(self) -> bool:
+        """`lakeward maintain`, with all that it can do, from a process of its own."""
+        table, world = self._table(), self.world
+        if table is None:
+            return False
+
+        def maintain(target: IcebergTarget) -> None:
+            if world.chance.random() < 0.5:
+                world.happened["rewritten"] += target.rewriter.rewrite("") > 0
+                target.compact()
+            world.happened["gathered"] += target.rewriter.gather() > 0
+            target.expire(world.chance.choice((None, 2, 12)))
+
+        self._operate(table, maintain)
+        return True
+
+    def _operate(self, table: Any, deed: Callable[[IcebergTarget], None]) -> None:
+        """A command on ``table``, with servers as they are."""
+        process, world = Process("operator"), self.world
+        target = IcebergTarget(
+            self.lake.catalog(process),
+            TargetSettings(PIPELINE, table.name(), keep_ms=self.keep_ms),
+            Clock(world, process),
+            random.Random(world.chance.random()),
+        )
+        self._operators += 1
+
+        def go() -> None:
+            try:
+                deed(target)
             except LakewardError as error:
                 if error.directive is not Directive.RETRY and not isinstance(error, UndecidedError):
                     raise
@@ -323,7 +350,6 @@ class History:
                 self._operators -= 1
 
         world.strands.start(process, go)
-        return True
 
     def _schema_changed(self) -> bool:
         table = self._table()
@@ -380,6 +406,12 @@ class History:
         return self._operators > 0 or any(lane.committing for pipeline in pipelines for lane in pipeline.lanes)
 
 
+def climate_of(seed: int) -> Climate:
+    """Workers compact in every fourth history; in every eighth, operators maintain tables as well."""
+    usual = Climate(compacts=seed % 4 == 3)
+    return replace(usual, happens=usual.happens | {"maintained": 4.0}) if seed % 8 == 7 else usual
+
+
 def play(
     seed: int,
     climate: Climate | None = None,
@@ -388,7 +420,7 @@ def play(
     tell: bool = False,
 ) -> History:
     """Play one history; raise where a table is not what it has to be. ``script``: what is done to the world."""
-    history = History(seed, climate or Climate(compacts=seed % 4 == 3), tell=tell)
+    history = History(seed, climate or climate_of(seed), tell=tell)
     history.scripted = script is not History.live
     with conditions(history.world):
         try:

@@ -58,6 +58,6 @@ def test_histories_contain_what_they_are_for() -> None:
         "conflict after success", "catalog away", "table not created", "table created, answer lost",
         "read failed", "write failed", "half written", "deleted", "delete failed",
         "foreign append", "foreign compaction", "foreign expiry", "foreign rollback", "rollback", "schema changed",
-        "compaction",
+        "compaction", "maintained",
     }  # fmt: skip
     assert wanted - happened.keys() == set()
