@@ -57,12 +57,11 @@ def command(*, max_messages: int | None, until_caught_up: bool, as_json: bool, *
     \b
     lakeward consume --topic market.trades.raw --max-messages 1000
     """  # noqa: D301 - click's mark for lines to keep
-    from lakeward.cli.running import stream  # noqa: PLC0415 - the help does without
+    from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
     from lakeward.config import from_mapping  # noqa: PLC0415
-    from lakeward.pipeline import Until  # noqa: PLC0415
 
     config = from_mapping(document(flags), Path.cwd())
-    stream(config, Until(max_messages, until_caught_up), as_json=as_json)
+    stream(config, Extras(max_messages, until_caught_up), as_json=as_json)
 
 
 def document(flags: dict[str, Any]) -> dict[str, Any]:

@@ -39,11 +39,10 @@ def command(  # noqa: PLR0913 - click hands over every option
     same FILE on each, with an --instance of its own (a pod's name) where they have names that stay.
     """
     from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
-    from lakeward.pipeline import Until  # noqa: PLC0415
 
     config = read(file)
     if workers is None:
-        stream(config, Until(max_messages, until_caught_up), Extras(adopt, instance), as_json=as_json)
+        stream(config, Extras(max_messages, until_caught_up, adopt, instance), as_json=as_json)
         return
     if max_messages or adopt or instance or as_json:
         raise click.UsageError("--workers goes with --until-caught-up alone")

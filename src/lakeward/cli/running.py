@@ -16,6 +16,7 @@ import click
 import structlog
 
 from lakeward.cli.collector import resting
+from lakeward.cli.footprint import Footprint, share_allocator
 from lakeward.cli.membership import Group, here, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
@@ -31,25 +32,29 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a flag may add. ``adopt``: see `Choices`. ``instance``: the name of one worker among several."""
+    """What flags may add. ``messages``, ``caught_up``: see `Until`. ``adopt``, ``instance``: see `Choices`."""
 
+    messages: int | None = None
+    caught_up: bool = False
     adopt: str | None = None
     instance: str | None = None
 
 
-def stream(config: Config, until: Until, extras: Extras = Extras(), *, as_json: bool) -> None:
+def stream(config: Config, extras: Extras, *, as_json: bool) -> None:
     """Run the pipeline of ``config``; live progress on a terminal, structured logs elsewhere.
 
     Raises:
         LakewardError: as `Pipeline.run`.
     """
     with resting() as assembled:
-        _stream(config, until, extras, assembled, as_json=as_json)
+        _stream(config, extras, assembled, as_json=as_json)
 
 
-def _stream(config: Config, until: Until, extras: Extras, assembled: Callable[[], None], *, as_json: bool) -> None:
+def _stream(config: Config, extras: Extras, assembled: Callable[[], None], *, as_json: bool) -> None:
+    share_allocator()
     from lakeward.assembly import Assembly, Choices  # noqa: PLC0415 - a second of imports
     from lakeward.observability import logging  # noqa: PLC0415
+    from lakeward.pipeline import Until  # noqa: PLC0415
 
     live = sys.stderr.isatty() and not as_json and extras.instance is None
     logging.configure("WARNING" if live else config.log.level, worker=extras.instance)
@@ -59,10 +64,12 @@ def _stream(config: Config, until: Until, extras: Extras, assembled: Callable[[]
     name = None if extras.instance else take(Group(config.group_id, config.reads), here())
     choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
     last: list[Progress] = []
+    footprint = Footprint(clock)
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:
 
         def observe(progress: Progress) -> None:
             last[:] = [progress]
+            footprint.observe(progress)
             show(progress)
 
         def pipeline() -> Pipeline:
@@ -72,6 +79,7 @@ def _stream(config: Config, until: Until, extras: Extras, assembled: Callable[[]
 
         kafka = config.source.kafka
         may_lose = kafka is not None and kafka.on_lost_positions != "stop"
+        until = Until(extras.messages, extras.caught_up)
         _run_through(pipeline, until, may_lose=may_lose, as_json=as_json)
     _last_word(config.name, last[-1], as_json=as_json)
 
