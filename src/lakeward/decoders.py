@@ -14,6 +14,7 @@ from lakeward.column_selection import ColumnSelection, SelectingDecoder
 from lakeward.config import Config
 from lakeward.config.tables import Table
 from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoding.debezium import DebeziumDecoder, DebeziumSettings
 from lakeward.decoding.json import JsonDecoder, Surroundings
 from lakeward.decoding.keyed import KeyedDecoder
 from lakeward.decoding.keys import Alone, KeyReader, KeyRules, LongKeys, RecordKeys, TextKeys
@@ -95,6 +96,10 @@ class Decoders:
             return self.avro()
         if decode.kind in {"bytes", "string"}:
             return PlainDecoder(text=decode.kind == "string")
+        if decode.debezium is not None:
+            known = surroundings.columns() if target.schema() is not None else None
+            keyed = table.mode == "upsert"
+            return DebeziumDecoder(DebeziumSettings(keyed, known, surroundings, self._cache_folder))
         if decode.fields is None and target.schema() is not None and (known := surroundings.columns()) is not None:
             return JsonDecoder.from_schema(known, self._cache_folder, surroundings)
         return JsonDecoder(decode.fields, self._cache_folder, surroundings)
