@@ -62,18 +62,22 @@ def slack(plan: Plan) -> int:
     return SLACK + WORD * int(np.diff(plan.word_start).max(initial=0))
 
 
-def allocate(fields: Sequence[Field], records: int, size: int) -> Columns:
-    """Room for what ``records`` records of ``size`` bytes together can hold. Unwritten, it is address space only."""
+def allocate(fields: Sequence[Field], records: int, size: int, text: NDArray[np.uint8] | None = None) -> Columns:
+    """Room for what ``records`` records of ``size`` bytes together can hold.
+
+    ``text`` is used for their strings where it is large enough: each may hold almost all of its record, so there must
+    be room for several times their bytes, most of which stays unwritten.
+    """
     sizes = dict.fromkeys(("wide", "narrow", "double", "single", "flag", "ends"), 0)
-    base, text_base, text = [], [], 0
+    base, text_base, needed = [], [], 0
     for field in fields:
         buffer, elements = WIDTH[field.type.kind]
         base.append(sizes[buffer])
-        text_base.append(text)
+        text_base.append(needed)
         sizes[buffer] += elements * records
         if buffer == "ends":
             sizes[buffer] += 1
-            text += size + SLACK
+            needed += size + SLACK
     ends = np.empty(sizes["ends"], np.int32)
     for field, start in zip(fields, base, strict=True):
         if WIDTH[field.type.kind][0] == "ends":
@@ -85,7 +89,7 @@ def allocate(fields: Sequence[Field], records: int, size: int) -> Columns:
         single=np.empty(sizes["single"], np.float32),
         flag=np.empty(sizes["flag"], np.uint8),
         ends=ends,
-        text=np.empty(text, np.uint8),
+        text=text if text is not None and len(text) >= needed else np.empty(needed, np.uint8),
         base=np.array(base, np.int64),
         text_base=np.array(text_base, np.uint64),
         valid=np.empty(len(fields) * records, np.uint8),
@@ -97,7 +101,7 @@ def allocate(fields: Sequence[Field], records: int, size: int) -> Columns:
 
 
 def arrays(fields: Sequence[Field], out: Columns) -> list[pa.Array]:
-    """One array a column, from what the reader wrote."""
+    """One array a column, from what the reader wrote; its room for text is free again."""
     return [_array(field, g, out) for g, field in enumerate(fields) if field.type.kind is not Kind.NULL]
 
 

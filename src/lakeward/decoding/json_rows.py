@@ -24,6 +24,8 @@ from lakeward.records import NULL, Blobs, DecodedPart, Reject
 CHUNK_ROWS = 32_768
 CHUNK_BYTES = 16 << 20
 """Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits."""
+KEPT_BYTES = 256 << 20
+"""So much room for text is kept at most, of which only what was written takes memory."""
 
 PROGRAM = '''\
 """Reads JSON records. Written by lakeward."""
@@ -56,6 +58,8 @@ class RowReader:
         self._unusual = unusual
         self.fields = tuple(fields)
         self.schema = arrow_schema(fields)
+        self._text: NDArray[np.uint8] | None = None
+        """Room for text, used again: fresh memory costs more than what is written to it."""
         self._nested = any(field.type.nested for field in fields)
         if not self._nested:
             self._plan = plan(fields)
@@ -76,6 +80,7 @@ class RowReader:
         else:
             out = self._run(values, low, high)
             usual = pa.Table.from_arrays(arrays(self.fields, out), schema=self.schema)
+            self._text = out.text if out.text.nbytes <= KEPT_BYTES else None
             index, unusual = out.origin[: out.counts[0]], out.unusual[: out.counts[1]]
         if not len(unusual):
             return usual, index
@@ -99,7 +104,8 @@ class RowReader:
         """Run the compiled reader. Records that end too near to the buffer's end are copied to a longer one first."""
         start, length = values.start[low:high], values.length[low:high]
         size = np.maximum(length, 0).astype(np.int64)
-        out = allocate(self.fields, high - low, int(size.sum()))
+        text, self._text = self._text, None
+        out = allocate(self.fields, high - low, int(size.sum()), text)
         near = start + size + self._slack > len(values.data)
         split = int(near.argmax()) if near.any() else high - low
         tail = Blobs.of([values.get(i) for i in range(low + split, high)])
