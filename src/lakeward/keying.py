@@ -16,6 +16,11 @@ from lakeward.records import Decoded, DecodedPart, Reject
 NO_KEY = "no-key"
 NULL_KEY = "null-key"
 TRUNCATED = "truncate-marked"
+TRUNCATED_REASON = "the source's table was truncated, and `on_delete: mark` cannot mark rows that no event names"
+UNORDERED = "truncate-unordered"
+UNORDERED_REASON = (
+    "the source's table was truncated, and in a topic of several partitions nothing tells which changes came before it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +39,22 @@ def appended(decoded: Decoded) -> Decoded:
     return replace(decoded, parts=[replace(part, changes=None) for part in decoded.parts])
 
 
-def upserted(decoded: Decoded, how: Upserting) -> Decoded:
+def upserted(decoded: Decoded, how: Upserting, partitions: int = 1) -> Decoded:
     """Every row changes the row of its key; those without one become rejects (codes `NO_KEY`, `NULL_KEY`).
 
-    The changes know their order: parts take turns in the stream.
+    The changes know their order: parts take turns in the stream. ``partitions``: so many has the topic; with more than
+    one, nothing tells which of the others' changes came before a truncation, and it is a reject (`UNORDERED`).
     """
     rejects = list(decoded.rejects)
     parts: list[DecodedPart] = []
     for part in decoded.parts:
         changes = part.changes or Changes.upserts(how.key, len(part.index))
         changes = replace(changes, key=how.key or changes.key, order=part.index)
-        changed = _marked(part, changes, rejects) if how.marks else replace(part, changes=changes)
+        changed = replace(part, changes=changes)
+        if partitions > 1:
+            changed = _without_truncations(changed, UNORDERED, UNORDERED_REASON, rejects)
+        if how.marks:
+            changed = _marked(_without_truncations(changed, TRUNCATED, TRUNCATED_REASON, rejects))
         kept = _with_keys(changed, rejects)
         if len(kept.index):
             parts.append(replace(kept, rows=_optional(kept.rows)))
@@ -56,8 +66,19 @@ def _optional(rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(rows.columns, schema=pa.schema([field.with_nullable(True) for field in rows.schema]))
 
 
-def _marked(part: DecodedPart, changes: Changes, rejects: list[Reject]) -> DecodedPart:
+def _without_truncations(part: DecodedPart, code: str, reason: str, rejects: list[Reject]) -> DecodedPart:
+    changes = part.changes
+    if changes is None or not (truncates := changes.effect == Effect.TRUNCATE).any():
+        return part
+    rejects += [Reject(int(index), code, reason, part.schema_id) for index in part.index[truncates]]
+    return part.select(np.flatnonzero(~truncates))
+
+
+def _marked(part: DecodedPart) -> DecodedPart:
     """Deletions as changes that leave every value but the mark as it was."""
+    changes = part.changes
+    if changes is None:
+        return part
     gone = changes.effect == Effect.DELETE
     effect = np.where(gone, np.uint8(Effect.MARK), changes.effect).astype(np.uint8)
     absent = dict(changes.absent)
@@ -66,13 +87,7 @@ def _marked(part: DecodedPart, changes: Changes, rejects: list[Reject]) -> Decod
             if name not in changes.key:
                 absent[name] = absent[name] | gone if name in absent else gone
     rows = part.rows.append_column(pa.field(DELETED, pa.bool_()), pa.array(gone))
-    marked = replace(part, rows=rows, changes=replace(changes, effect=effect, absent=absent))
-    truncates = effect == Effect.TRUNCATE
-    if not truncates.any():
-        return marked
-    reason = "the source's table was truncated, and `on_delete: mark` cannot mark rows that no event names"
-    rejects += [Reject(int(index), TRUNCATED, reason, part.schema_id) for index in part.index[truncates]]
-    return marked.select(np.flatnonzero(~truncates))
+    return replace(part, rows=rows, changes=replace(changes, effect=effect, absent=absent))
 
 
 def _with_keys(part: DecodedPart, rejects: list[Reject]) -> DecodedPart:

@@ -130,7 +130,10 @@ class Lane:
         """
         how = self.settings.upserting
         decoded = self.decoder.decode(raw)
-        decoded = self._admitting.admit(appended(decoded) if how is None else upserted(decoded, how))
+        known = self.next.keys() | (self.entry.positions.keys() if self.entry is not None else set())
+        partitions = sum(1 for partition in known if partition.topic == raw.topic)
+        decoded = appended(decoded) if how is None else upserted(decoded, how, partitions)
+        decoded = self._admitting.admit(decoded)
         if decoded.rejects and self.letterbox is None:
             raise rejected(raw, decoded, self.name)
         return decoded

@@ -184,3 +184,21 @@ def test_an_audit_finds_what_somebody_else_did_to_a_mirror(
     stopped = site.run("run", "--until-caught-up")
     assert stopped.code == 4
     assert "GROUP BY" in stopped.err, "the operator is told how to find the rows that are there twice"
+
+
+def test_rows_are_never_just_added_to_a_mirror(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    companies = Companies(broker, 1)
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [COMPANIES]))
+    companies.change(20, keys=10)
+    site.catch_up()
+    table = {key: value for key, value in COMPANIES.items() if key in {"topics", "table"}}
+    site.document["tables"] = [table]
+    site.save()
+    held = mirrored(site)
+    companies.change(20, keys=10)
+    ended = site.run("run", "--until-caught-up")
+    assert ended.code == 4
+    assert "mode: upsert" in ended.err
+    assert mirrored(site) == held

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.changes import Changes, Effect
-from lakeward.keying import NO_KEY, NULL_KEY, TRUNCATED, Upserting, appended, upserted
+from lakeward.keying import NO_KEY, NULL_KEY, TRUNCATED, UNORDERED, Upserting, appended, upserted
 from lakeward.layout import DELETED
 from lakeward.records import Decoded, DecodedPart
 
@@ -98,3 +98,10 @@ def test_no_column_of_a_mirrored_table_is_required_because_deletions_tell_only_k
     part = DecodedPart(told.parts[0].rows.cast(schema), told.parts[0].index, None, told.parts[0].changes)
     (kept,) = upserted(Decoded([part], [], NOTHING), Upserting()).parts
     assert kept.rows.schema.field("id").nullable
+
+
+def test_a_truncation_among_several_partitions_is_set_aside_because_its_place_is_not_known() -> None:
+    told = decoded({"id": [1, None]}, [Effect.UPSERT, Effect.TRUNCATE])
+    result = upserted(told, Upserting(), partitions=2)
+    assert [reject.code for reject in result.rejects] == [UNORDERED]
+    assert result.parts[0].rows.column("id").to_pylist() == [1]

@@ -32,6 +32,7 @@ from lakeward.errors import OperatorError, UnfitRowsError
 from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
 from lakeward.sinks.iceberg import shelf
+from lakeward.sinks.iceberg.attempt import KEY, key_told
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
 from lakeward.sinks.iceberg.evolution import Growth, Shape, grow, iceberg_schema
@@ -250,6 +251,7 @@ class IcebergTarget:
             self._create(assign_fresh_schema_ids(grown(Shape(), batch.parts).shape.schema))
         # As last seen: whatever has changed since, the commit finds out, and stages again (C1).
         table = self._handle.known()
+        self._refuse_additions(batch, table)
         try:
             return self._write(batch, table, batch.id, began)
         except UnfitRowsError as error:
@@ -327,6 +329,16 @@ class IcebergTarget:
             LakewardError: what was committed until then stays.
         """
         return self._compactor.compact()
+
+    def _refuse_additions(self, batch: Batch, table: Table) -> None:
+        """Rows of a mirror are never just added: a key would hold two."""
+        key = key_told(table.properties)
+        if key and not batch.changes and any(part.num_rows for part in batch.parts):
+            raise OperatorError(
+                f"{self.name} holds one row for each {', '.join(key)}, and these rows would be added without looking",
+                "Write mode: upsert for it, or name another table. To go on adding rows to this one, make its keys "
+                f"unimportant first: remove the table property {KEY}.",
+            )
 
     def _create_namespace(self, namespace: tuple[str, ...]) -> None:
         try:
