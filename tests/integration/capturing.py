@@ -19,8 +19,8 @@ from bson.json_util import JSONMode, JSONOptions, dumps, loads
 from confluent_kafka import Consumer, TopicPartition
 from psycopg2 import sql
 from pymongo.client_session import ClientSession
-from servers.debezium import Debezium, Envelope, converters
 from servers.debezium import RELEASE as DEBEZIUM
+from servers.debezium import Debezium, Envelope, converters
 from servers.kafka import RELEASE as KAFKA
 from servers.kafka import Kafka
 from servers.mongodb import MongoDb
@@ -287,7 +287,12 @@ class Topics:
         self._admin = kafka.admin()
         self._prefix = prefix
         self._consumer = Consumer(
-            {"bootstrap.servers": kafka.bootstrap_servers, "group.id": prefix, "enable.auto.commit": False}
+            {
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "group.id": prefix,
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 5,  # the topic is changed all the time, and each change waits for the last fetch
+            }
         )
         self._next: dict[str, int] = {}
         self._fences = 0
@@ -408,7 +413,7 @@ def main(wanted: Sequence[str]) -> None:
             )
             path = FOLDER / f"{recipe.name}.json"
             save(path, made)
-            print(f"{recipe.name}: {len(made.events)} events, {path.stat().st_size // 1024} KiB", flush=True)
+            print(f"{recipe.name}: {len(made.events)} events, {path.stat().st_size // 1024} KiB", flush=True)  # noqa: T201 -- for whoever runs it
 
 
 if __name__ == "__main__":

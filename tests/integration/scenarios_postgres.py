@@ -49,19 +49,20 @@ KINDS_STEPS = [
     [f"INSERT INTO shop.kinds VALUES {_FULL.format(id=3)}"],
     ["UPDATE shop.kinds SET any_text = NULL, texts = '{}', wholes = '{}', pairs = '', doc_b = 'null' WHERE id = 1"],
     [
-        "INSERT INTO shop.kinds (id, single, double, free, day, local, moment, doubles, cash)"
-        " VALUES (4, 'NaN', 'Infinity', 'NaN', 'infinity', 'infinity', '-infinity', '{NaN,-Infinity}', 0)",
-        "INSERT INTO shop.kinds (id, single, double, free, day, local, moment, frees)"
-        " VALUES (5, '-Infinity', '-0', 'Infinity', '-infinity', '-infinity', 'infinity', '{NaN,Infinity}')",
+        """INSERT INTO shop.kinds (id, single, double, free, day, local, moment, doubles, cash)
+        VALUES (4, 'NaN', 'Infinity', 'NaN', 'infinity', 'infinity', '-infinity', '{NaN,-Infinity}', 0)""",
+        """INSERT INTO shop.kinds (id, single, double, free, day, local, moment, frees)
+        VALUES (5, '-Infinity', '-0', 'Infinity', '-infinity', '-infinity', 'infinity', '{NaN,Infinity}')""",
     ],
     [
-        "INSERT INTO shop.kinds (id, day, clock, local, moment, span, double, free) VALUES"
-        " (6, '0001-01-01', '24:00:00', '0001-01-01 00:00:00', '0001-01-01 00:00:00Z', '-1 mon -3 days', 5e-324, 1e-20)",
-        "INSERT INTO shop.kinds (id, day, clock, local, moment, span, double, free) VALUES"
-        " (7, '9999-12-31', '00:00:00', '9999-12-31 23:59:59.999999', '9999-12-31 23:59:59.999999Z', '178000 years',"
-        " 1.7976931348623157e308, 0)",
-        "INSERT INTO shop.kinds (id, day, local, moment) VALUES"
-        " (8, '0044-03-15 BC', '0044-03-15 BC', '0044-03-15 00:00:00Z BC')",
+        """INSERT INTO shop.kinds (id, day, clock, local, moment, span, double, free) VALUES
+        (6, '0001-01-01', '24:00:00', '0001-01-01 00:00:00', '0001-01-01 00:00:00Z', '-1 mon -3 days', 5e-324,
+        1e-20)""",
+        """INSERT INTO shop.kinds (id, day, clock, local, moment, span, double, free) VALUES
+        (7, '9999-12-31', '00:00:00', '9999-12-31 23:59:59.999999', '9999-12-31 23:59:59.999999Z', '178000 years',
+        1.7976931348623157e308, 0)""",
+        """INSERT INTO shop.kinds (id, day, local, moment) VALUES
+        (8, '0044-03-15 BC', '0044-03-15 BC', '0044-03-15 00:00:00Z BC')""",
     ],
     ["DELETE FROM shop.kinds WHERE id = 2", "INSERT INTO shop.odd VALUES (2, '{}', 0)"],
 ]
@@ -92,12 +93,13 @@ CREATE TABLE shop.times (
 TIMES_THERE = [
     """INSERT INTO shop.times VALUES ('2024-05-01 12:30:15.123456+02', '2024-02-29', '23:59:59.999999', '10:11:12.123',
     '10:11:12.5+02', '2024-05-01 10:00:00.123456', '2024-05-01 10:00:00', '2024-05-01 10:00:00.123',
-    '2024-05-01 12:30:15.123Z', '1 year 2 mons 3 days 04:05:06.789', '{2024-05-01 12:30:15.123456+02}', '{2024-02-29}')"""
+    '2024-05-01 12:30:15.123Z', '1 year 2 mons 3 days 04:05:06.789', '{2024-05-01 12:30:15.123456+02}',
+    '{2024-02-29}')"""
 ]
 TIMES_STEPS = [
     [
-        "INSERT INTO shop.times VALUES ('1969-12-31 23:59:59.999999Z', '1969-12-31', '00:00:00', '00:00:00', '00:00:00Z',"
-        " '1969-12-31 23:59:59.999999', '1969-12-31 23:59:59', '1969-12-31 23:59:59.999', NULL, '-1 day', NULL, '{}')",
+        """INSERT INTO shop.times VALUES ('1969-12-31 23:59:59.999999Z', '1969-12-31', '00:00:00', '00:00:00',
+        '00:00:00Z', '1969-12-31 23:59:59.999999', '1969-12-31 23:59:59', '1969-12-31 23:59:59.999', NULL, '-1 day', NULL, '{}')""",
         "INSERT INTO shop.times (moment, day, local) VALUES ('infinity', 'infinity', '-infinity')",
     ],
     ["UPDATE shop.times SET local = '9999-12-31 23:59:59.999999' WHERE day = '1969-12-31'"],
@@ -139,8 +141,8 @@ FLOW_STEPS = [
     ["BEGIN; DELETE FROM shop.orders WHERE id = 4; INSERT INTO shop.orders VALUES (4, 'again', 4.44); COMMIT"],
     ["BEGIN; INSERT INTO shop.orders VALUES (5, 'never', 0); DELETE FROM shop.orders; ROLLBACK"],
     [
-        "BEGIN; INSERT INTO shop.orders VALUES (6, 'kept', 6); SAVEPOINT s; UPDATE shop.orders SET amount = 0;"
-        " ROLLBACK TO s; UPDATE shop.orders SET amount = 6.66 WHERE id = 6; COMMIT"
+        """BEGIN; INSERT INTO shop.orders VALUES (6, 'kept', 6); SAVEPOINT s; UPDATE shop.orders SET amount = 0;
+        ROLLBACK TO s; UPDATE shop.orders SET amount = 6.66 WHERE id = 6; COMMIT""",
     ],
     [
         "UPDATE shop.pairs SET v = NULL WHERE region = 'eu'",

@@ -11,6 +11,8 @@ from servers.minio import Minio
 from lakeward.clock import SystemClock
 from lakeward.errors import UnreachableError
 from lakeward.sinks.iceberg.compacting import at_once
+from lakeward.sinks.iceberg.orphans import listed
+from lakeward.sinks.iceberg.store import delete_files
 from lakeward.testing.faults import fail, lose
 from lakeward.testing.lake import Lake, batch, commit, expected
 from lakeward.testing.proxy import Answer, StoreProxy
@@ -103,3 +105,23 @@ def test_the_stream_stays_exact_while_requests_of_all_kinds_fail_now_and_then(la
     assert held(lake) == [*range(30)]
     assert lake.breaks() == []
     assert len(expected(*batches)) == 30
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_files_are_deleted_many_at_once_and_one_by_one_where_the_store_refuses_that(
+    lake: Lake, proxy: StoreProxy, refused: bool
+) -> None:
+    target = lake.target(clock=SystemClock())
+    commit(target, batch(0, 5))
+    table = lake.table()
+    paths = [f"{table.location()}/data/litter-{number}" for number in range(5)]
+    for path in paths:
+        with table.io.new_output(path).create() as stream:
+            stream.write(b"litter")
+    proxy.plan.always("DELETE MANY", fail(Answer(403)) if refused else None)
+    proxy.counts.clear()
+    assert delete_files(table.io, [*paths, f"{table.location()}/data/never-there"]) == {}
+    assert proxy.counts["DELETE MANY"] == 1
+    assert proxy.counts["DELETE"] == (5 if refused else 0)
+    assert {stray.path for stray in listed(table.io, f"{table.location()}/data")}.isdisjoint(paths)
+    assert held(lake) == [*range(5)]
