@@ -13,7 +13,7 @@ from lakeward.errors import UnreachableError
 from lakeward.sinks.iceberg.compacting import at_once
 from lakeward.sinks.iceberg.orphans import listed
 from lakeward.sinks.iceberg.store import delete_files
-from lakeward.testing.faults import fail, lose
+from lakeward.testing.faults import Fault, fail, lose
 from lakeward.testing.lake import Lake, batch, commit, expected
 from lakeward.testing.proxy import Answer, StoreProxy
 
@@ -59,11 +59,11 @@ def test_compaction_reads_each_small_file_with_two_requests(lake: Lake, proxy: S
 @pytest.mark.parametrize("fault", [fail(Answer(503)), fail(ConnectionError()), lose(ConnectionError())])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_request_that_fails_once_is_sent_again_and_nobody_notices(
-    lake: Lake, proxy: StoreProxy, fault: object, number: int
+    lake: Lake, proxy: StoreProxy, fault: Fault, number: int
 ) -> None:
     target = lake.target(clock=SystemClock())
     commit(target, batch(0, 5))
-    proxy.plan.at("PUT", proxy.counts["PUT"] + number, fault)  # type: ignore[arg-type]
+    proxy.plan.at("PUT", proxy.counts["PUT"] + number, fault)
     commit(target, batch(5, 5))
     assert held(lake) == [*range(10)]
     assert lake.breaks() == []
@@ -107,9 +107,9 @@ def test_the_stream_stays_exact_while_requests_of_all_kinds_fail_now_and_then(la
     assert len(expected(*batches)) == 30
 
 
-@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize(("fault", "one_by_one"), [(None, 0), (fail(Answer(403)), 5)])
 def test_files_are_deleted_many_at_once_and_one_by_one_where_the_store_refuses_that(
-    lake: Lake, proxy: StoreProxy, refused: bool
+    lake: Lake, proxy: StoreProxy, fault: Fault | None, one_by_one: int
 ) -> None:
     target = lake.target(clock=SystemClock())
     commit(target, batch(0, 5))
@@ -118,10 +118,10 @@ def test_files_are_deleted_many_at_once_and_one_by_one_where_the_store_refuses_t
     for path in paths:
         with table.io.new_output(path).create() as stream:
             stream.write(b"litter")
-    proxy.plan.always("DELETE MANY", fail(Answer(403)) if refused else None)
+    proxy.plan.always("DELETE MANY", fault)
     proxy.counts.clear()
     assert delete_files(table.io, [*paths, f"{table.location()}/data/never-there"]) == {}
     assert proxy.counts["DELETE MANY"] == 1
-    assert proxy.counts["DELETE"] == (5 if refused else 0)
+    assert proxy.counts["DELETE"] == one_by_one
     assert {stray.path for stray in listed(table.io, f"{table.location()}/data")}.isdisjoint(paths)
     assert held(lake) == [*range(5)]

@@ -59,7 +59,7 @@ def command(ctx: click.Context, /, file: Path, *, as_json: bool, **options: Any)
                 documents.append(_maintained(target, wanted))
             except LakewardError as error:  # the other tables still have their turn
                 failures.append(error)
-    if wanted.partition is not None and not failures and not any(d.get("partitions_found") for d in documents):
+    if wanted.partition not in {None, "all"} and not failures and not any(d.get("partitions_found") for d in documents):
         failures.append(
             ConfigurationError(
                 f"no table has a partition {wanted.partition}",

@@ -25,6 +25,7 @@ from lakeward.errors import ConfigurationError, OperatorError
 from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.archive import files_of
 from lakeward.sinks.iceberg.references import GC_ENABLED
+from lakeward.sinks.iceberg.store import delete_files
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -86,17 +87,10 @@ def delete_orphans(table: Table, orphans: Orphans) -> int:
             f"{'.'.join(table.name())} has {GC_ENABLED}=false: other tables may use its files",
             f"Nothing was deleted. Remove the property {GC_ENABLED} if that is not so.",
         )
-    gone = 0
-    for stray in orphans.files:
-        try:
-            table.io.delete(stray.path)
-        except FileNotFoundError:
-            continue
-        except Exception as error:  # noqa: BLE001 -- the others can still go
-            log.warning("not deleted", file=stray.path, error=type(error).__name__)
-            continue
-        gone += 1
-    return gone
+    failures = delete_files(table.io, [stray.path for stray in orphans.files])
+    for path, error in failures.items():
+        log.warning("not deleted", file=path, error=type(error).__name__)
+    return len(orphans.files) - len(failures)
 
 
 def _referred(table: Table) -> Iterator[str]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
-from pyiceberg.io import FileIO
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -29,6 +26,7 @@ from lakeward.sinks.iceberg.find import ancestry, head_of
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.references import References
 from lakeward.sinks.iceberg.shelf import unreferenced
+from lakeward.sinks.iceberg.store import delete_files
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -36,8 +34,6 @@ DUE_COMMITS, DUE_S = 25, 60.0
 GRACE_S = 300.0
 """How long a reader that has just planned on an expired snapshot may still open its manifests."""
 _DELETES_A_CALL = 64
-_DELETERS = 8
-"""Deletions at once: a store takes a few requests for each, and the next commit waits for them."""
 
 
 @dataclass(slots=True)
@@ -123,16 +119,8 @@ class Upkeep:
         going: list[str] = []
         while self._litter and self._litter[0][0] <= now and len(going) < _DELETES_A_CALL:
             going.append(self._litter.popleft()[1])
-        io = self.handle.known().io
-        with ThreadPoolExecutor(_DELETERS, thread_name_prefix="deleting") as pool:
-            list(pool.map(partial(self._delete, io), going))
-
-    def _delete(self, io: FileIO, path: str) -> None:
-        try:
-            io.delete(path)
-        except FileNotFoundError:
-            return
-        except Exception as error:  # noqa: BLE001 -- litter is not worth an error: orphan removal finds it
+        # Litter is not worth an error: orphan removal finds what stays.
+        for path, error in delete_files(self.handle.known().io, going).items():
             log.warning("left behind", table=self.handle.name, file=path, error=type(error).__name__)
 
 
