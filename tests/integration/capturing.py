@@ -17,7 +17,6 @@ from bson import CodecOptions
 from bson.codec_options import DatetimeConversion
 from bson.json_util import JSONMode, JSONOptions, dumps, loads
 from confluent_kafka import Consumer, TopicPartition
-from psycopg2 import sql
 from pymongo.client_session import ClientSession
 from servers.debezium import RELEASE as DEBEZIUM
 from servers.debezium import Debezium, Envelope, converters
@@ -30,6 +29,7 @@ from servers.schema_registry import SchemaRegistry
 from tests.fixtures.captures import FOLDER, Capture, Event, Shown, Step, save
 from tests.integration import scenarios_mongodb as mongodb
 from tests.integration import scenarios_postgres as postgres
+from tests.integration.workload import shown
 
 FENCE = "zz_fence"  # the last in a snapshot too
 _PATIENCE_S = 30.0
@@ -190,7 +190,7 @@ class PostgresSource:
             " AND NOT relispartition AND relname <> %s ORDER BY 1",
             (FENCE,),
         )
-        return {f"shop.{table}": self._shown(table) for (table,) in self._cursor.fetchall()}
+        return {f"shop.{table}": shown(self._cursor, "shop", table) for (table,) in self._cursor.fetchall()}
 
     def version(self) -> str:
         self._cursor.execute("SHOW server_version")
@@ -210,22 +210,6 @@ class PostgresSource:
 
     def close(self) -> None:
         self._connection.close()
-
-    def _shown(self, table: str) -> Shown:
-        self._cursor.execute(
-            "SELECT attname, format_type(atttypid, atttypmod), EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid"
-            " AND indisprimary AND attnum = ANY (indkey)) FROM pg_attribute"
-            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            (f"shop.{table}",),
-        )
-        columns = self._cursor.fetchall()
-        # Not a cast to text, which would cut the blanks off char(5).
-        shown = sql.SQL("CASE WHEN {0} IS NOT NULL THEN format('%%s', {0}) END")
-        texts = sql.SQL(", ").join(shown.format(sql.Identifier(name)) for name, _, _ in columns)
-        query = sql.SQL("SELECT {} FROM {} ORDER BY 1, 2").format(texts, sql.Identifier("shop", table))
-        self._cursor.execute(query, ())
-        rows = [list(row) for row in self._cursor.fetchall()]
-        return Shown({name: kind for name, kind, _ in columns}, [name for name, _, key in columns if key], rows)
 
 
 class MongoDbSource:

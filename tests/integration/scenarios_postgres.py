@@ -99,7 +99,8 @@ TIMES_THERE = [
 TIMES_STEPS = [
     [
         """INSERT INTO shop.times VALUES ('1969-12-31 23:59:59.999999Z', '1969-12-31', '00:00:00', '00:00:00',
-        '00:00:00Z', '1969-12-31 23:59:59.999999', '1969-12-31 23:59:59', '1969-12-31 23:59:59.999', NULL, '-1 day', NULL, '{}')""",
+        '00:00:00Z', '1969-12-31 23:59:59.999999', '1969-12-31 23:59:59', '1969-12-31 23:59:59.999', NULL, '-1 day',
+        NULL, '{}')""",
         "INSERT INTO shop.times (moment, day, local) VALUES ('infinity', 'infinity', '-infinity')",
     ],
     ["UPDATE shop.times SET local = '9999-12-31 23:59:59.999999' WHERE day = '1969-12-31'"],
