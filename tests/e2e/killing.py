@@ -20,7 +20,7 @@ def kill_again_and_again(site: Site, feed: Feed, table: str, kills: int, *, seed
     with Stream(feed):
         for number in range(kills):
             command = site.start("run", env={"GROUP": f"group-{number}"})
-            _wait_for_a_moment(command, chance)
+            wait_for_a_moment(command, chance)
             ended = command.kill()
             assert ended.code == -9, ended.err[-3000:]
     site.catch_up()
@@ -30,7 +30,8 @@ def kill_again_and_again(site: Site, feed: Feed, table: str, kills: int, *, seed
     site.verified()
 
 
-def _wait_for_a_moment(command: Command, chance: random.Random) -> None:
+def wait_for_a_moment(command: Command, chance: random.Random) -> None:
+    """Wait until a run has done something, and a little longer."""
     event, count = chance.choice(MOMENTS)
     if count:
         command.until_event(event, count)
