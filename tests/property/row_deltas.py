@@ -1,4 +1,4 @@
-"""Tables with position deletes as anybody may commit them, through PyIceberg; and what is alive in one, told by it."""
+"""Tables with position deletes as anybody may commit them, and an index of keys beside what PyIceberg tells."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ from pyiceberg.table.update import SetSnapshotRefUpdate
 from pyiceberg.table.update.snapshot import _FastAppendFiles
 from pyiceberg.typedef import Record
 
+from lakeward.keys import Hashes, hashes
 from lakeward.sinks.iceberg.schema import conform
 from lakeward.sinks.iceberg.staging import Laid, Stager
+from lakeward.sinks.iceberg.upsert.deletes import Gone, concerns, write_deletes
+from lakeward.sinks.iceberg.upsert.index import Arrived, KeyIndex
 
 PATH_ID, POSITION_ID = 2147483546, 2147483545
 DELETES = ManifestContent.DELETES
@@ -39,6 +42,8 @@ _SCHEMA = pa.schema(
         pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": str(POSITION_ID)}),
     ]
 )
+
+ORDERS = pa.schema([("v", pa.string()), ("id", pa.int64()), ("part", pa.int32())])
 
 Alive = dict[tuple[Any, ...], tuple[str, int]]
 
@@ -183,3 +188,52 @@ def alive(table: Table, key: Sequence[int]) -> tuple[Alive, dict[str, list[int]]
 def _deleted(table: Table, file: DataFile, path: str) -> np.ndarray[Any, Any]:
     positions = _read_deletes(table.io, file).get(path)
     return np.zeros(0, np.int64) if positions is None else positions.to_numpy()
+
+
+def rows(*ids: int, part: int = 0) -> pa.Table:
+    return pa.table({"v": [f"v{n}" for n in ids], "id": ids, "part": [part] * len(ids)}, ORDERS)
+
+
+def keys_of(*ids: int) -> Hashes:
+    return hashes(pa.table({"k": pa.array(ids, pa.int64())}))
+
+
+def where(index: KeyIndex, keys: Sequence[Any]) -> dict[tuple[Any, ...], tuple[str, int]]:
+    """What the index says of ``keys``."""
+    columns = [pa.array(column) for column in zip(*keys, strict=True)]
+    files, positions = index.find(hashes(pa.table(columns, [str(at) for at in range(len(columns))])))
+    assert ((files < 0) == (positions < 0)).all()
+    return {
+        key: (index.file(file).file_path, position)
+        for key, file, position in zip(keys, files.tolist(), positions.tolist(), strict=True)
+        if file >= 0
+    }
+
+
+def check(index: KeyIndex, table: Table, key: Sequence[int] = (2,), others: Sequence[Any] = tuple(range(200))) -> None:
+    """The index says what PyIceberg says, of every key that is there and of others."""
+    found, dead = alive(table, key)
+    asked = {**dict.fromkeys(found), **dict.fromkeys((one,) for one in others if len(key) == 1)}
+    assert where(index, list(asked)) == found
+    for path, positions in dead.items():
+        number = index.number(path)
+        assert number is not None
+        assert index.deleted(number).tolist() == positions
+    assert index.at == table.metadata.current_snapshot_id
+
+
+def commit(index: KeyIndex, table: Table, ids: Sequence[int], gone: Sequence[int] = (), part: int = 0) -> Table:
+    """A commit as lakeward makes it: ``ids`` come (again), ``gone`` go; the index follows without reading."""
+    index.advance(table)
+    files, positions = index.find(keys_of(*ids, *gone))
+    touched = [(n, np.sort(positions[files == n])) for n in np.unique(files[files >= 0]).tolist()]
+    merged = [Gone(index.file(n), np.union1d(index.deleted(n), new)) for n, new in touched]
+    shrunk = [one for one in merged if len(one.positions) < one.file.record_count]
+    deletes = write_deletes(table, shrunk, f"{table.metadata.new_snapshot_id()}")
+    came = laid(table, rows(*ids, part=part))
+    paths = {one.file.file_path for one in merged}
+    dropped = [one.file_path for one in delete_files(table) if concerns(one) in paths]
+    dropped += paths - {one.file.file_path for one in shrunk}
+    row_delta(table, [one.file for one in came], deletes, dropped)
+    index.landed(table, [Arrived(one.file, keys_of(*ids)[one.rows]) for one in came], touched, deletes)
+    return table
