@@ -212,6 +212,11 @@ class Filling:
         """Whether nothing more may be added (DESIGN, principle 6)."""
         return self.account.rows + self.account.letters >= self._policy.rows or self._bytes >= self._policy.bytes
 
+    @property
+    def room(self) -> int:
+        """How many records more may be added."""
+        return 0 if self.full else self._policy.rows - self.account.rows - self.account.letters
+
     def due_in(self, now: float) -> float | None:
         """Seconds until it is to be committed, below 0 once it is overdue; None when there is nothing to commit."""
         if self.empty:

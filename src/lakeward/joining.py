@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -277,6 +278,10 @@ class Joining:
         """The partitions that feed a table whose two batches are full."""
         topics = {topic for lane in self.lanes if lane.blocked for topic in lane.topics}
         return {p for p in self.begun if p.topic in topics} if topics else set()
+
+    def room(self, topic: str) -> int:
+        """How many records of ``topic`` the batches that fill have room for."""
+        return min((lane.filling.room for lane in self.lanes_of(topic)), default=sys.maxsize)
 
     def reach(self, reached: Mapping[Partition, int], now: float) -> None:
         """Everything below these offsets has been taken (PROTOCOL S7)."""

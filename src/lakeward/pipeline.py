@@ -175,8 +175,9 @@ class Pipeline:
         self._rebalance(polled)
         self._reached.update({p: end for p, end in polled.reached.items() if p in self._joining.begun})
         if self._take(polled.batches, until):  # 6
-            self._joining.reach(self._reached, self._clock.monotonic())
-            self._reached.clear()
+            topics = {raw.topic for raw in self._backlog}
+            taken = {p: self._reached.pop(p) for p in [*self._reached] if p.topic not in topics}
+            self._joining.reach(taken, self._clock.monotonic())
 
     def _rebalance(self, polled: Polled) -> None:
         if polled.revoked:
@@ -308,8 +309,9 @@ class Pipeline:
                 return
 
     def _hold(self) -> None:
-        full = self._backlog or self._scheduling.exhausted(self.lanes)
-        blocked = self._joining.begun if full else self._joining.blocked()
+        full = self._backlog_waits is not None or self._scheduling.exhausted(self.lanes)
+        topics = {raw.topic for raw in self._backlog}
+        blocked = self._joining.blocked() | {p for p in self._joining.begun if full or p.topic in topics}
         if to_pause := blocked - self._held:
             self._source.pause(to_pause)
         if to_resume := (self._held & self._joining.begun) - blocked:
@@ -325,28 +327,36 @@ class Pipeline:
         return min([0.02 if busy else 0.1, *waits])
 
     def _take(self, batches: Sequence[RawBatch], until: Until) -> bool:
-        """Fill from ``batches``; return whether all of them was taken."""
+        """Fill from ``batches`` as far as there is room; False where what is left is not to be taken, or not yet."""
         self._backlog.extend(self._joining.current(raw) for raw in batches)
         if self._backlog_waits is not None and self._clock.monotonic() < self._backlog_at:
             return False
+        waiting: deque[RawBatch] = deque()
         while self._backlog:
             raw = self._backlog[0]
             left = None if until.messages is None else until.messages - self.taken
-            if left is not None and len(raw) > left:
-                if left == 0:
-                    self._backlog.clear()
-                    return False
-                raw = raw.select(np.arange(left))
+            if left == 0:
+                self._backlog.clear()
+                return False
+            most = min(len(raw), self._joining.room(raw.topic), len(raw) if left is None else left)
+            if most == 0 < len(raw):
+                waiting.append(self._backlog.popleft())
+                continue
+            part = raw if most == len(raw) else raw.select(np.arange(most))
             try:
-                self._fill(raw)
+                self._fill(part)
             except LakewardError as error:
                 if error.directive is not Directive.RETRY:
                     raise
+                self._backlog.extendleft(reversed(waiting))
                 self._postpone(error)
                 return False
             self._backlog_waits = None
             self._backlog.popleft()
-            self.taken += len(raw)
+            if most < len(raw):
+                self._backlog.appendleft(raw.select(np.arange(most, len(raw))))
+            self.taken += most
+        self._backlog = waiting
         return until.messages is None or self.taken < until.messages
 
     def _postpone(self, error: LakewardError) -> None:

@@ -15,6 +15,7 @@ from lakeward.lanes import Lane
 from lakeward.outcomes import Found, Staged
 from lakeward.pipeline import Pipeline, Until
 from lakeward.positions import Partition
+from lakeward.records import Polled
 from lakeward.scheduling import Limits
 from lakeward.testing.memory import MemoryTarget
 
@@ -186,3 +187,27 @@ def test_a_batch_that_waits_for_a_thread_takes_more_rows_meanwhile() -> None:
     assert began.is_set()
     assert len(rig.tables["t003"].commits) == 1
     assert_exact(rig, 40)
+
+
+def test_a_full_table_keeps_its_own_records_waiting_and_those_of_no_other() -> None:
+    rig = many(["a", "b"], FlushPolicy(3600, 20, 1 << 30), rows=200)
+    rig.source._step = 1000  # all at once
+    done = threading.Event()
+    waited = []
+
+    def fault(_: Staged) -> None:
+        waited.append(done.wait(10))
+
+    pipeline = rig.pipeline()
+    rig.targets["a"].faults.append(fault)
+    poll = rig.source.poll
+
+    def watched(timeout: float) -> Polled:
+        if len(rig.tables["b"].rows) == 200:
+            done.set()
+        return poll(timeout)
+
+    rig.source.poll = watched
+    bounded(pipeline, seconds=30)
+    assert waited == [True]
+    assert_exact(rig, rows=200)

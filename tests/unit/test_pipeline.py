@@ -97,6 +97,18 @@ def test_a_batch_is_committed_when_its_rows_reach_the_limit() -> None:
     assert [batch.account.rows for batch in world.table.commits] == [20, 20, 20]
 
 
+def test_a_commit_holds_no_more_rows_than_the_limit_however_many_came_at_once() -> None:
+    world = World(flush=FlushPolicy(3600, 20, 1 << 30))
+    world.source = MemorySource(step=1000)
+    world.source.append("t", 0, values(0, 90))
+    world.source.append("t", 1, values(90, 130))
+    world.run()
+    assert [batch.account.rows for batch in world.table.commits] == [20, 20, 20, 20, 20, 20, 10]
+    assert sorted(world.table.rows) == sorted(texts(0, 130))
+    assert world.table.entry is not None
+    assert {p: at.next for p, at in world.table.entry.positions.items()} == {P0: 90, P1: 40}
+
+
 def test_a_batch_is_committed_when_its_bytes_reach_the_limit() -> None:
     world = World(flush=FlushPolicy(3600, 10_000, 200))
     world.source.append("t", 0, [b"x" * 100] * 30)
@@ -151,19 +163,19 @@ def test_a_topic_of_tombstones_alone_creates_no_table() -> None:
 
 def test_positions_are_acked_only_after_the_commit_and_at_the_lowest_of_all_tables() -> None:
     world = World("a", "b")
-    world.source.append("t", 0, values(0, 30))
+    world.source.append("t", 0, values(0, 25))
     world.on_target = lambda target: (
         target.faults.append(_fail(UndecidedError("b is away"))) if target.name == "b" else None
     )
     with pytest.raises(UndecidedError):
         world.run()
-    assert world.tables["a"].rows == texts(0, 30)
+    assert world.tables["a"].rows == texts(0, 25)
     assert world.tables["b"].rows == []
     assert P0 not in world.source.acked
     world.on_target = lambda target: None
     world.run()
-    assert world.tables["a"].rows == world.tables["b"].rows == texts(0, 30)
-    assert world.source.acked[P0] == 30
+    assert world.tables["a"].rows == world.tables["b"].rows == texts(0, 25)
+    assert world.source.acked[P0] == 25
 
 
 def test_a_seek_back_for_one_table_does_not_feed_another_twice() -> None:

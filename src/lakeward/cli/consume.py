@@ -9,9 +9,6 @@ import click
 
 from lakeward.cli.output import json_option
 
-_POLL_RECORDS = 20_000
-"""Most messages taken in one poll, which is never split over two commits."""
-
 
 @click.command(short_help="Stream one topic into a table, without a configuration file.")
 @click.option("--topic", metavar="NAME", required=True, help="The topic to read.")
@@ -82,5 +79,4 @@ def document(flags: dict[str, Any]) -> dict[str, Any]:
         written["schema_registry"] = {"url": flags["registry"] or "http://localhost:8081"}
     if rows := flags["batch_size"]:
         written["flush"] = {"rows": rows}
-        written["source"]["kafka"]["poll_records"] = min(rows, _POLL_RECORDS)
     return written
