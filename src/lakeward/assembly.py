@@ -136,7 +136,9 @@ class Assembly:
             patterns=tuple(table.topic_pattern for table in self.config.tables if table.topic_pattern),
             properties={**self.config.kafka_properties(), **self._membership},
             headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds)
-            or any(self.config.dead_letters_of(table, table.table).headers for table in tables),
+            or any(self.config.dead_letters_of(table, table.table).headers for table in tables)
+            # They tell the former key of a row whose key was changed.
+            or any(self.config.decode_of(table).kind == "debezium" for table in tables),
             **({"poll_records": kafka.poll_records} if kafka.poll_records else {}),
         )
 

@@ -32,13 +32,16 @@ class Changes:
     has bool[n] for each column whose value some changes leave out, true where it stays what it was (an unchanged TOAST
     value, a field that an update does not name) and the row holds null. A column without an entry is left out nowhere.
     ``order`` int64[n] tells where each stands in the stream, where that is not as they are listed: rows of two schemas,
-    or of values and of tombstones, take turns in a topic and lie in two parts.
+    or of values and of tombstones, take turns in a topic and lie in two parts. ``former`` has the columns ``key`` as
+    they were before, for rows that were created by changing their key (null for all others): what those leave out is
+    what the row of that key held.
     """
 
     key: tuple[str, ...]
     effect: NDArray[np.uint8]
     absent: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     order: NDArray[np.int64] | None = None
+    former: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.effect)
@@ -57,21 +60,29 @@ class Changes:
     def select(self, rows: NDArray[np.int64]) -> Changes:
         """The changes at ``rows``."""
         absent = {name: chosen for name, mask in self.absent.items() if (chosen := mask[rows]).any()}
-        return Changes(self.key, self.effect[rows], absent, None if self.order is None else self.order[rows])
+        order = None if self.order is None else self.order[rows]
+        former = None if self.former is None else self.former.take(pa.array(rows))
+        return Changes(self.key, self.effect[rows], absent, order, former)
 
     def renamed(self, names: Mapping[str, str]) -> Changes:
         """The changes of rows whose columns were renamed: old name to new."""
         absent = {names.get(name, name): mask for name, mask in self.absent.items()}
-        return replace(self, key=tuple(names.get(name, name) for name in self.key), absent=absent)
+        key = tuple(names.get(name, name) for name in self.key)
+        former = self.former
+        if former is not None:
+            former = former.rename_columns([names.get(name, name) for name in former.column_names])
+        return replace(self, key=key, absent=absent, former=former)
 
     @staticmethod
     def joined(several: Sequence[Changes]) -> Changes:
         """One after the other; ``order`` is kept where all of them have one.
 
+        Truncations need no key: where they come alone, they know none, and go with that of the others.
+
         Raises:
             ValueError: there are none, or they do not agree on the key.
         """
-        keys = {changes.key for changes in several}
+        keys = {changes.key for changes in several if changes.key} or {changes.key for changes in several}
         if len(keys) != 1:
             raise ValueError(f"changes of {len(keys)} different keys cannot be joined")
         names = {name: None for changes in several for name in changes.absent}
@@ -81,7 +92,20 @@ class Changes:
         }
         orders = [one.order for one in several if one.order is not None]
         order = np.concatenate(orders) if len(orders) == len(several) else None
-        return Changes(next(iter(keys)), np.concatenate([one.effect for one in several]), absent, order)
+        (key,) = keys
+        return Changes(key, np.concatenate([one.effect for one in several]), absent, order, _former(several))
+
+
+def _former(several: Sequence[Changes]) -> pa.Table | None:
+    if all(one.former is None for one in several):
+        return None
+    return pa.concat_tables(
+        [
+            pa.table({name: pa.nulls(len(one)) for name in one.key}) if one.former is None else one.former
+            for one in several
+        ],
+        promote_options="permissive",
+    )
 
 
 @dataclass(frozen=True, slots=True)

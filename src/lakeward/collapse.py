@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lakeward.changes import Changes, Effect
 from lakeward.compiled import compiled, read_only
 from lakeward.keys import Hashes, hashes
+from lakeward.moves import carried
 
 _U = np.uint64
 _UPSERT, _DELETE, _MARK = int(Effect.UPSERT), int(Effect.DELETE), int(Effect.MARK)
@@ -26,8 +27,9 @@ class Collapsed:
 
     ``absent``: bool[rows] for each column of which some rows have no value: none of the changes carries one since the
     key was last deleted (or the table truncated, or the batch began), so that the row which the table holds for the
-    key keeps its own. The value in ``rows`` is null there. ``marks``: bool[rows], true where the row counts only if
-    the table holds one for its key; nothing is to be done where it holds none.
+    key keeps its own. The value in ``rows`` is null there. ``sources`` are the hashes of the keys whose rows in the
+    table have these values: the row's own, or the one that it had before its key was changed. ``marks``: bool[rows],
+    true where the row counts only if the table holds one for its key; nothing is to be done where it holds none.
 
     ``deleted``: the key columns of keys that hold no row afterwards, each once, with their hashes in
     ``deleted_hashes``; none where ``truncates``, which deletes them all.
@@ -40,6 +42,7 @@ class Collapsed:
     rows: pa.Table
     hashes: Hashes
     absent: Mapping[str, NDArray[np.bool_]]
+    sources: Hashes
     marks: NDArray[np.bool_]
     deleted: pa.Table
     deleted_hashes: Hashes
@@ -61,12 +64,16 @@ def collapse(rows: pa.Table, changes: Changes) -> Collapsed:
     if truncates:
         rows, changes = rows.slice(cut), changes.select(np.arange(cut, len(changes)))
     keys = hashes(rows.select(list(changes.key)))
+    rows, changes, moved = carried(rows, changes, keys)
     effect = read_only(changes.effect)
     fates = _Fates.of(keys, effect, truncated=truncates)
     at, owner = fates.survivors()
     gone = np.zeros(0, np.int64) if truncates else np.sort(fates.begin[fates.dead])
     images = rows if len(at) == len(rows) else rows.combine_chunks().take(pa.array(at))
-    fresh = fates.begin[owner] >= 0
+    origin = fates.origins(moved.at)[owner]
+    fresh = (fates.begin[owner] >= 0) & (origin < 0)
+    sources = keys[at]
+    sources[origin >= 0] = moved.origin[origin[origin >= 0]]
     absent: dict[str, NDArray[np.bool_]] = {}
     unknown = 0
     for name, mask in changes.absent.items():
@@ -92,6 +99,7 @@ def collapse(rows: pa.Table, changes: Changes) -> Collapsed:
         rows=images,
         hashes=keys[at],
         absent=absent,
+        sources=sources,
         marks=fates.marks[owner],
         deleted=rows.select(list(changes.key)).take(pa.array(gone)),
         deleted_hashes=keys[gone],
@@ -142,6 +150,14 @@ class _Fates:
         )
         known = _follow(keys, effect, slots, fates.key_of, fates.last, fates.begin, fates.dead, fates.marks)
         return _Fates(fates.key_of, fates.last[:known], fates.begin[:known], fates.dead[:known], fates.marks[:known])
+
+    def origins(self, moved: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each key, which of the changes ``moved`` has made the row that it holds; -1 where none has."""
+        origins = np.full(len(self.last), -1, np.int64)
+        for number, at in enumerate(moved.tolist()):
+            if at > self.begin[self.key_of[at]]:
+                origins[self.key_of[at]] = number
+        return origins
 
     def survivors(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The last changes of the keys that hold a row, in order; and the keys."""

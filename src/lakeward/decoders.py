@@ -98,8 +98,14 @@ class Decoders:
             return PlainDecoder(text=decode.kind == "string")
         if decode.debezium is not None:
             known = surroundings.columns() if target.schema() is not None else None
-            keyed = table.mode == "upsert"
-            return DebeziumDecoder(DebeziumSettings(keyed, known, surroundings, self._cache_folder))
+            settings = DebeziumSettings(
+                keyed=table.mode == "upsert",
+                columns=known,
+                registry=self.registry() if decode.debezium.format == "avro" else None,
+                surroundings=surroundings,
+                cache_folder=self._cache_folder,
+            )
+            return DebeziumDecoder(settings)
         if decode.fields is None and target.schema() is not None and (known := surroundings.columns()) is not None:
             return JsonDecoder.from_schema(known, self._cache_folder, surroundings)
         return JsonDecoder(decode.fields, self._cache_folder, surroundings)

@@ -151,7 +151,7 @@ class SourceComparison:
     def _way(self, feeding: Mapping[str, Table], target: IcebergTarget, offsets: int, session: requests.Session) -> Way:
         table = next(iter(feeding.values()))
         columns = dict(table.metadata_columns)
-        if offsets > REFERENCE_MOST:
+        if offsets > REFERENCE_MOST or self._assembly.config.decode_of(table).kind == "debezium":
             return Way(self._lane(feeding, target).decoder, OWN_DECODER, native=True, columns=columns)
         reference = self._reference(table, target, session)
         return Way(reference, reference.name, native=False, columns=columns, selection=selection_of(table))
@@ -163,7 +163,8 @@ class SourceComparison:
         """Work out from the stream what each key should hold."""
         coverage, tally = again.asked.coverage, Tally(OWN_DECODER)
         told = lane.settings.metadata_columns
-        compared = [name for name in seen.inspection.table.schema().column_names if told.get(name) != INGESTION]
+        names = [field.name for field in seen.inspection.table.schema().fields]
+        compared = [name for name in names if told.get(name) != INGESTION]
         how = lane.settings.upserting or Upserting(seen.inspection.key)
         try:
             with closing(MirrorBench(seen.engine, seen.inspection, compared, again.folder)) as bench:

@@ -103,7 +103,7 @@ class Upserts:
         for mask in left.absent.values():
             wanted |= mask
         at = np.flatnonzero(wanted)
-        files, positions = self.index.find(left.hashes[at])
+        files, positions = self.index.find(left.sources[at])
         there = files >= 0
         held, numbers = np.unique(files[there], return_inverse=True)
         sources = [self.index.file(number) for number in held.tolist()]
@@ -120,7 +120,7 @@ class Upserts:
         stay = ~left.marks | (place >= 0)
         if stay.all():
             return replace(left, rows=rows)
-        return replace(left, rows=rows.filter(pa.array(stay)), hashes=left.hashes[stay])
+        return replace(left, rows=rows.filter(pa.array(stay)), hashes=left.hashes[stay], sources=left.sources[stay])
 
 
 def _filled(rows: pa.Table, name: str, values: pa.ChunkedArray, place: NDArray[np.int64]) -> pa.Table:
