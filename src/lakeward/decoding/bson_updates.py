@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from lakeward.decoding import bson, json_reference
+from lakeward.decoding import bson
 from lakeward.decoding.json_reference import NotDecodableError
 
 PARTIAL = "partial-update"
 WAY_OUT = "; with `capture.mode: change_streams_update_full` events hold the whole document"
 
 
-def changed(description: bytes, identity: bytes | None) -> tuple[bytes, frozenset[str]]:
+def changed(told: Mapping[str, Any], identity: bytes | None) -> tuple[bytes, frozenset[str]]:
     """The document of an update, extended JSON of the fields that it names, and their names.
 
     Args:
-        description: the event's `updateDescription`.
+        told: the event's `updateDescription`.
         identity: a document that holds ``_id`` alone.
 
     Raises:
@@ -24,7 +25,6 @@ def changed(description: bytes, identity: bytes | None) -> tuple[bytes, frozense
     """
     if identity is None:
         raise NotDecodableError("no-key", "the update has no key")
-    told = json_reference.parse(description)
     updated = told.get("updatedFields")
     text = updated.strip() if isinstance(updated, str) else "{}"
     fields = bson.document(text.encode())

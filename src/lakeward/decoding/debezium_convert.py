@@ -112,11 +112,20 @@ def iso(wanted: pa.DataType, code: str) -> Convert:
     """Make the conversion of ISO text, perhaps with a Z at its end, to what it tells without a zone."""
 
     def convert(array: pa.Array, troubles: Troubles) -> pa.Array:
-        infinite = pc.match_substring(array, "infinity", ignore_case=True).fill_null(value=False)
+        infinite = pc.match_substring(array, "infinity", ignore_case=True).fill_null(fill_value=False)
         text = pc.if_else(infinite, pa.scalar(None, pa.string()), pc.utf8_rtrim(array, "Z"))
         return _parsed(text, wanted, troubles, code, f"the string is not a {wanted}")
 
     return convert
+
+
+def zoned(array: pa.Array, troubles: Troubles) -> pa.Array:
+    """ISO text with a zone to moments, infinity to null; moments stay what they are."""
+    if not pa.types.is_string(array.type):
+        return array
+    infinite = pc.match_substring(array, "infinity").fill_null(fill_value=False)
+    text = pc.if_else(infinite, pa.scalar(None, pa.string()), array)
+    return _parsed(text, ZONED, troubles, "invalid-timestamp", "the string is not a timestamp with a zone")
 
 
 def declared_decimal(wanted: pa.DataType) -> Convert:

@@ -86,19 +86,10 @@ class EnvelopeReader:
         letter = np.where((found.first("op") == STRING) & (operation.length == 3), 1, 0).astype(np.uint8)
         told = np.flatnonzero(letter)
         letter[told] = inner.data[operation.start[told] + 1]
-        part = np.full(len(values), Part.FLAT, np.uint8)
-        enveloped = _enveloped(found)
-        part[enveloped] = Part.REFUSED
         image, update = found.get("after"), found.get("updateDescription")
-        has_image = np.isin(found.first("after"), [OBJECT, STRING]) & enveloped
-        changes = enveloped & np.isin(letter, IMAGES)
-        part[changes & has_image] = Part.ROW
-        updated = changes & ~has_image & (found.first("updateDescription") == OBJECT)
-        part[updated] = Part.UPDATE
-        for code, kind in ((DELETION, Part.DELETE), (TRUNCATION, Part.TRUNCATE), (MESSAGE, Part.SKIPPED)):
-            part[enveloped & (letter == code)] = kind
-        refused = np.flatnonzero(part == Part.REFUSED)
-        rejects += (_refusal(i, known) for i, known in zip(refused.tolist(), changes[refused].tolist(), strict=True))
+        enveloped = _enveloped(found)
+        imaged = np.isin(found.first("after"), [OBJECT, STRING])
+        part = parts_of(enveloped, letter, imaged, found.first("updateDescription") == OBJECT, rejects)
         part[_silent(topic, found) & ~enveloped] = Part.SKIPPED
         part[inner.length == NULL] = Part.TOMBSTONE
         part[[reject.index for reject in rejects]] = Part.REFUSED
@@ -106,6 +97,25 @@ class EnvelopeReader:
         image = Blobs(inner.data, np.where(flat, inner.start, image.start), np.where(flat, inner.length, image.length))
         letter[flat] = 0
         return Envelopes(part, letter, unwrapped.group, unwrapped.schema, image, update, found.get("source"), rejects)
+
+
+def parts_of(
+    enveloped: NDMask, letter: NDArray[np.uint8], imaged: NDMask, updated: NDMask, rejects: list[Reject]
+) -> NDArray[np.uint8]:
+    """What messages are, by their operations and whether they hold an image after it or an update's description.
+
+    Those without an envelope are flat; adds to ``rejects`` those that are no change.
+    """
+    part = np.full(len(letter), Part.FLAT, np.uint8)
+    part[enveloped] = Part.REFUSED
+    changes = enveloped & np.isin(letter, IMAGES)
+    part[changes & imaged] = Part.ROW
+    part[changes & ~imaged & updated] = Part.UPDATE
+    for code, kind in ((DELETION, Part.DELETE), (TRUNCATION, Part.TRUNCATE), (MESSAGE, Part.SKIPPED)):
+        part[enveloped & (letter == code)] = kind
+    refused = np.flatnonzero(part == Part.REFUSED)
+    rejects += (_refusal(i, known) for i, known in zip(refused.tolist(), changes[refused].tolist(), strict=True))
+    return part
 
 
 def _enveloped(found: Members) -> NDMask:

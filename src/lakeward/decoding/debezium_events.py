@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,24 @@ class Sources:
 
     timestamp: pa.Array
     position: pa.Array
+
+    @staticmethod
+    def gathered(pieces: Sequence[tuple[NDInt, Sources]], messages: int) -> Sources:
+        """What ``pieces`` tell, each of the messages at its indices, of all of so many messages."""
+        if not pieces:
+            return untold(messages)
+        order = np.full(messages, -1, np.int64)
+        index = np.concatenate([one for one, _ in pieces])
+        order[index] = np.arange(len(index))
+        at = pa.array(order, mask=order < 0)
+        timestamp = pa.concat_arrays([sources.timestamp for _, sources in pieces])
+        position = pa.concat_arrays([sources.position for _, sources in pieces])
+        return Sources(timestamp.take(at), position.take(at))
+
+
+def untold(messages: int) -> Sources:
+    """What so many messages tell that tell nothing."""
+    return Sources(pa.nulls(messages, TIMESTAMP), pa.nulls(messages, pa.string()))
 
 
 class SourceReader:
@@ -78,6 +97,7 @@ class SourceReader:
         text = pc.binary_join_element_wise(
             pa.array(millis // 1000).cast(pa.string()), pa.array(number).cast(pa.string()), "."
         )
+        numbered &= number >= 0  # a snapshot has none
         return pc.if_else(pa.array(told & numbered), text, pa.scalar(None, pa.string()))
 
     def _of_mysql(self, found: Members) -> pa.Array:
@@ -99,6 +119,39 @@ class SourceReader:
 
     def _numbers(self, found: Members, name: str) -> tuple[NDInt, NDMask]:
         return whole_numbers(found.get(name), self._cache_folder)
+
+
+def told_by(source: pa.Array) -> Sources:
+    """What structs, each the `source` of an event, tell."""
+    columns = {source.type.field(k).name: child for k, child in enumerate(source.flatten())}
+    nothing = pa.nulls(len(source), pa.int64())
+    numbers = {name: columns[name].cast(pa.int64()) if _whole(columns, name) else nothing for name in NUMBERS}
+    micros = pc.coalesce(numbers["ts_us"], pc.divide(numbers["ts_ns"], 1000), pc.multiply(numbers["ts_ms"], 1000)).view(
+        TIMESTAMP
+    )
+    texts = {name: columns[name] if _text(columns, name) else pa.nulls(len(source), pa.string()) for name in TEXTS}
+    seconds = pc.divide(numbers["ts_ms"], 1000)
+    numbers["ord"] = pc.if_else(pc.greater_equal(numbers["ord"], 0), numbers["ord"], None)  # a snapshot has none
+    positions = (
+        log_texts(numbers["lsn"]),
+        pc.binary_join_element_wise(seconds.cast(pa.string()), numbers["ord"].cast(pa.string()), "."),
+        pc.binary_join_element_wise(texts["file"], numbers["pos"].cast(pa.string()), ":"),
+        texts["change_lsn"],
+        texts["scn"],
+    )
+    return Sources(micros, pc.coalesce(*positions))
+
+
+NUMBERS = ("ts_us", "ts_ns", "ts_ms", "lsn", "ord", "pos")
+TEXTS = ("file", "change_lsn", "scn")
+
+
+def _whole(columns: Mapping[str, pa.Array], name: str) -> bool:
+    return name in columns and pa.types.is_integer(columns[name].type)
+
+
+def _text(columns: Mapping[str, pa.Array], name: str) -> bool:
+    return name in columns and pa.types.is_string(columns[name].type)
 
 
 def events(operation: NDArray[np.uint8], sources: Sources, index: NDInt) -> Events:

@@ -36,12 +36,15 @@ def told_apart(images: Images, stream: Stream) -> Images:
         texts = columns[OPERATION].cast(pa.string()).fill_null("").to_pylist()
         stream.operation[index] = [ord(text) if len(text) == 1 and text.isascii() else 0 for text in texts]
     if DELETED in columns:
-        gone = pc.equal(columns[DELETED].cast(pa.string()), "true").fill_null(value=False)
+        gone = pc.equal(columns[DELETED].cast(pa.string()), "true").fill_null(fill_value=False)
         deleted = index[gone.to_numpy(zero_copy_only=False)]
         stream.part[deleted] = Part.DELETE
         stream.operation[deleted] = GONE
     stream.sources = _sources(stream.sources, columns, index)
-    return replace(images, rows=rows.drop_columns(names))
+    kept = replace(images, rows=rows.drop_columns(names))
+    # A deletion with a key is told by the key: the row beside it holds what the source had at hand.
+    by_key = (stream.part[index] == Part.DELETE) & (stream.key[index] != 0)
+    return kept.select(np.flatnonzero(~by_key)) if by_key.any() else kept
 
 
 def _sources(sources: Sources, columns: dict[str, pa.Array], index: np.ndarray) -> Sources:  # type: ignore[type-arg]

@@ -195,7 +195,7 @@ NAMED: Mapping[str, Form] = {
     f"{_CONNECT}Timestamp": Form(LONG, convert.MOMENT, convert.moments(1, 1000)),
     f"{_TIMES}MicroTimestamp": Form(LONG, convert.MOMENT, convert.moments(1, 1)),
     f"{_TIMES}NanoTimestamp": Form(LONG, convert.MOMENT, convert.moments(1000, 1)),
-    f"{_TIMES}ZonedTimestamp": Form(FieldType(Kind.TIMESTAMPTZ), convert.ZONED),
+    f"{_TIMES}ZonedTimestamp": Form(FieldType(Kind.TIMESTAMPTZ), convert.ZONED, convert.zoned),
     f"{_TIMES}IsoDate": Form(STRING, pa.date32(), convert.iso(pa.date32(), "invalid-date")),
     f"{_TIMES}IsoTime": Form(STRING, TIME, convert.iso(TIME, "invalid-time")),
     f"{_TIMES}IsoTimestamp": Form(STRING, convert.MOMENT, convert.iso(convert.MOMENT, "invalid-timestamp")),

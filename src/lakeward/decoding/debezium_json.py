@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lakeward.decoding.bson_documents import ID, KEY, DocumentKeys, names_of, unescaped
-from lakeward.decoding.bson_updates import changed
+from lakeward.decoding.bson_documents import ID, KEY, DocumentKeys, names_of, rewritten, unescaped
 from lakeward.decoding.debezium_described import DescribedImages, DescribedObjects
+from lakeward.decoding.debezium_documents import by_table, has_id, updates
 from lakeward.decoding.debezium_envelope import EnvelopeReader, Envelopes, Part
 from lakeward.decoding.debezium_events import SourceReader
 from lakeward.decoding.debezium_keys import KeyReader, Keys
@@ -19,7 +19,6 @@ from lakeward.decoding.debezium_plain import DOCUMENTS, PlainImages
 from lakeward.decoding.debezium_rows import Images, Stream, joined
 from lakeward.decoding.framing import unframe
 from lakeward.decoding.json import Surroundings
-from lakeward.decoding.json_reference import NotDecodableError
 from lakeward.records import NULL, Blobs, RawBatch, Reject
 
 HEARTBEAT = ("serverName",)
@@ -50,6 +49,7 @@ class JsonEvents:
         self._documents = PlainImages(columns(), cache_folder, surroundings, DOCUMENTS)
         self._document_keys = DocumentKeys(cache_folder)
         self._of_documents = False
+        self._ids = False  # flat rows of documents: what their keys call "id" is their column "_id"
 
     def schema(self, topic: str) -> pa.Schema | None:
         """The schema of all rows as far as it is known; None as long as it is not."""
@@ -67,6 +67,7 @@ class JsonEvents:
         documents = (part == Part.ROW) & (first_byte(envelopes.image) == QUOTE)
         self._notice(bool(documents.any() or (part == Part.UPDATE).any()), keys)
         images = self._images(raw.topic, envelopes, envelopes.where(Part.FLAT))
+        self._ids |= (KEY,) in keys.names and any(has_id(one.rows.schema) for one in images)
         images += self._images(raw.topic, envelopes, np.flatnonzero((part == Part.ROW) & ~documents))
         if self._of_documents:
             images += self._whole_documents(raw.topic, envelopes, documents)
@@ -79,7 +80,7 @@ class JsonEvents:
             sources=self._sources.read(envelopes.source),
             images=images,
             key=keys.which,
-            names=names_of(keys.names) if self._of_documents else keys.names,
+            names=names_of(keys.names) if self._of_documents or self._ids else keys.names,
             known=self.schema(raw.topic),
             rejects=rejects,
             keys_of=lambda index, names: self._keys_of(keys, index, names, rejects),
@@ -87,10 +88,7 @@ class JsonEvents:
 
     def _notice(self, documents: bool, keys: Keys) -> None:  # noqa: FBT001  what was seen
         """Know that these are documents, from an event or, where there is only a key, from the table."""
-        columns = self._columns()
-        names = () if columns is None else columns.names
-        by_table = (KEY,) in keys.names and ID in names and KEY not in names
-        self._of_documents |= documents or by_table
+        self._of_documents |= documents or by_table(self._columns(), keys.names)
 
     def _images(self, topic: str, envelopes: Envelopes, index: NDInt) -> list[Images]:
         described = envelopes.group[index] >= 0
@@ -105,37 +103,24 @@ class JsonEvents:
         texts = unescaped(Blobs(image.data, image.start, length), self._cache_folder)
         found = np.flatnonzero(documents & (texts.length != NULL))
         broken = np.flatnonzero(documents & (texts.length == NULL))
-        envelopes.rejects += (Reject(i, "malformed-json", "the document's string is broken") for i in broken.tolist())
+        reason = "the document's string is broken"
+        envelopes.rejects.extend(Reject(i, "malformed-json", reason) for i in broken.tolist())
         return self._documents.rows(topic, texts, found, envelopes.rejects)
 
     def _updates(self, topic: str, envelopes: Envelopes, keys: Keys) -> list[Images]:
-        """The images of updates that tell only what they have changed: all else is absent."""
-        index, texts, names = [], [], []
-        updates = envelopes.where(Part.UPDATE)
-        identities = self._document_keys.documents(keys.values) if len(updates) else None
-        for i in updates.tolist():
-            identity = None if identities is None else identities.get(i)
-            try:
-                text, own = changed(envelopes.update.get(i) or b"", identity)
-            except NotDecodableError as error:
-                envelopes.rejects.append(Reject(i, error.code, error.reason))
-                continue
-            index.append(i)
-            texts.append(text)
-            names.append(own)
-        rejects: list[Reject] = []
-        places = np.array(index, np.int64)
-        found = []
-        for images in self._documents.rows(topic, Blobs.of(texts), np.arange(len(texts)), rejects):
-            told = [names[i] for i in images.index.tolist()]
-            absent = {column: np.array([column not in own for own in told]) for column in images.rows.column_names}
-            found.append(Images(images.rows, places[images.index], absent))
-        envelopes.rejects += [Reject(index[one.index], one.code, one.reason) for one in rejects]
-        return found
+        index = envelopes.where(Part.UPDATE)
+        if not len(index):
+            return []
+        told = ((i, envelopes.update.get(i) or b"") for i in index.tolist())
+        identities = self._document_keys.documents(keys.values)
+        return updates(self._documents, topic, told, identities, envelopes.rejects)
 
     def _keys_of(self, keys: Keys, index: NDInt, names: tuple[str, ...], rejects: list[Reject]) -> Images:
         if self._of_documents and names == (ID,):
             return self._documents.keys(self._document_keys.documents(keys.values), index, names, rejects)
+        if self._ids and names == (ID,):
+            identities = rewritten(self._document_keys.documents(keys.values), rejects, self._cache_folder)
+            return self._plain.keys(identities, index, names, rejects)
         described = keys.group[index] >= 0
         if not described.any():
             return self._plain.keys(keys.values, index, names, rejects)

@@ -41,7 +41,7 @@ class FormReader:
         self.fields = fields
         self._columns = [column for column in columns if column.form.written.kind is not Kind.NULL]
         self._reader = RowReader(fields_of(columns), cache_folder, decode)
-        self.schema = pa.schema([pa.field(column.name, column.form.type) for column in self._columns])
+        self.schema = schema_of(self._columns)
 
     @staticmethod
     def plain(fields: tuple[Field, ...], cache_folder: Path | None) -> FormReader:
@@ -53,27 +53,34 @@ class FormReader:
         parts = self._reader.rows(values, rejects)
         if all(column.form.convert is None for column in self._columns):
             return parts
-        converted = [self.converted(part.rows, part.index, rejects) for part in parts]
-        return [part for part in converted if len(part.index)]
+        good = [converted(self._columns, part.rows, part.index, rejects) for part in parts]
+        return [part for part in good if len(part.index)]
 
-    def converted(self, rows: pa.Table, index: NDInt, rejects: list[Reject]) -> DecodedPart:
-        """``rows``, whose columns hold what was written, as the columns hold it; adds to ``rejects``."""
-        arrays, bad, codes = [], np.zeros(len(index), np.bool_), {}
-        for k, column in enumerate(self._columns):
-            array = _one(rows.column(k))
-            if column.form.convert is not None:
-                troubles = Troubles(column.name)
-                array = column.form.convert(array, troubles)
-                for mask, code, reason in troubles.found:
-                    codes.update(dict.fromkeys(np.flatnonzero(mask & ~bad).tolist(), (code, reason)))
-                    bad |= mask
-            arrays.append(array)
-        table = pa.Table.from_arrays(arrays, schema=self.schema)
-        if not codes:
-            return DecodedPart(table, index)
-        rejects += [Reject(int(index[row]), *codes[row]) for row in sorted(codes)]
-        good = np.flatnonzero(~bad)
-        return DecodedPart(table.take(pa.array(good)), index[good])
+
+def converted(columns: Sequence[Column], rows: pa.Table, index: NDInt, rejects: list[Reject]) -> DecodedPart:
+    """``rows``, whose columns hold what was written, as ``columns`` hold it; adds to ``rejects``."""
+    arrays, bad = [], np.zeros(len(index), np.bool_)
+    codes: dict[int, tuple[str, str]] = {}
+    for k, column in enumerate(columns):
+        array = one_array(rows.column(k))
+        if column.form.convert is not None:
+            troubles = Troubles(column.name)
+            array = column.form.convert(array, troubles)
+            for mask, code, reason in troubles.found:
+                codes.update(dict.fromkeys(np.flatnonzero(mask & ~bad).tolist(), (code, reason)))
+                bad |= mask
+        arrays.append(array if array.type == column.form.type else array.cast(column.form.type))
+    table = pa.Table.from_arrays(arrays, schema=schema_of(columns))
+    if not codes:
+        return DecodedPart(table, index)
+    rejects += [Reject(int(index[row]), *codes[row]) for row in sorted(codes)]
+    good = np.flatnonzero(~bad)
+    return DecodedPart(table.take(pa.array(good)), index[good])
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """The schema of rows with these columns, all nullable."""
+    return pa.schema([pa.field(column.name, column.form.type) for column in columns])
 
 
 def decode(payload: bytes, fields: Sequence[Field]) -> list[Any]:
@@ -212,5 +219,6 @@ ADAPTED: Mapping[Kind, Callable[[Any, Field], Any]] = {
 """By kind: what becomes of a value; the same object where nothing does."""
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

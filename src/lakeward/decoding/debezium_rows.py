@@ -72,9 +72,9 @@ def settle(raw: RawBatch, stream: Stream, *, keyed: bool) -> NDInt:
 
 def parts(stream: Stream, *, keyed: bool) -> Iterator[DecodedPart]:
     """The rows, those of one schema and key together; messages that have one by then are no rejects."""
-    gone = np.flatnonzero(stream.part == Part.DELETE)
-    used = np.unique(np.concatenate([np.empty(0, np.int32), *(stream.key[one.index] for one in stream.images)]))
-    used = np.union1d(used, stream.key[gone]).astype(np.int32)
+    imaged = np.concatenate([np.empty(0, np.int64), *(images.index for images in stream.images)])
+    gone = np.setdiff1d(np.flatnonzero(stream.part == Part.DELETE), imaged)
+    used = np.union1d(stream.key[imaged], stream.key[gone])
     truncated = np.flatnonzero(stream.part == Part.TRUNCATE)
     pieces: list[tuple[Images, tuple[str, ...]]] = []
     for which in used.tolist():
@@ -189,6 +189,11 @@ def joined(several: list[Images]) -> Images:
     for one in several[1:]:
         found = _joined(found, one)
     return found
+
+
+def with_all(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:
+    """``rows`` with all columns of ``schema``: what these rows do not tell must not be taken for null."""
+    return rows if schema is None else _filled(rows, rows.num_rows, _empty(rows.schema, schema).schema)
 
 
 def chosen(values: Blobs, index: NDInt) -> Blobs:
