@@ -8,11 +8,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.table.snapshots import Operation
 
+from lakeward.changes import Changes, Effect
 from lakeward.errors import StorageError
 from lakeward.layout import Layout
 from lakeward.outcomes import CommitReceipt
@@ -161,6 +163,25 @@ def test_a_rivals_delete_meanwhile_drops_the_rewrite(lake: Lake) -> None:
     target.rewriter.rewrite("")
     held = sorted(row[2] for row in lake.rows())
     assert held == [offset for offset in range(2000) if offset != 7]
+
+
+def changed(at: int, start: int, count: int) -> Any:
+    """A batch at offset ``at`` whose rows replace those of the keys from ``start`` on."""
+    changes = [Changes(("offset",), np.full(count, Effect.UPSERT, np.uint8))]
+    return replace(batch(at, count), parts=batch(start, count).parts, changes=changes)
+
+
+def test_rows_that_were_replaced_are_gone_from_a_rewritten_partition_also_those_replaced_meanwhile(lake: Lake) -> None:
+    plan = Plan()
+    target, writer = lake.target(plan=plan, layout=Layout.parse((), ("offset",))), lake.target()
+    for one in (changed(0, 0, 10), changed(10, 0, 5), changed(15, 3, 10)):
+        assert isinstance(commit(writer, one), CommitReceipt)
+    plan.next("commit_table", meanwhile(lambda: commit(writer, changed(25, 5, 4))))
+    assert target.rewriter.rewrite("") == 2
+    assert sorted(row["offset"] for row in lake.table().scan().to_arrow().to_pylist()) == [*range(13)]
+    assert isinstance(commit(writer, changed(29, 0, 1)), CommitReceipt)
+    assert sorted(row["offset"] for row in lake.table().scan().to_arrow().to_pylist()) == [*range(13)]
+    assert lake.breaks() == []
 
 
 def test_a_damaged_file_is_an_error_and_nothing_is_rewritten(lake: Lake) -> None:
