@@ -116,6 +116,9 @@ class SourceComparison:
                 again = Again(reader, Asked(coverage, seen.waiting), Path(folder))
                 self._compare_mirror(again, self._lane(feeding, target), seen, findings)
                 return
+            if self._lane(feeding, target).settings.upserting is not None:
+                findings.not_checked.append("the values against the source: no record so far has a key")
+                return
             way = self._way(feeding, target, coverage.offsets, session)
             tally = Tally(way.name)
             try:
