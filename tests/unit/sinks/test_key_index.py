@@ -362,7 +362,24 @@ def test_an_index_that_could_not_be_read_is_read_again(table: Table) -> None:
     with pytest.raises(UnreachableError):
         index.advance(table)
     assert index.at is None
+    with pytest.raises(ValueError, match="before it was brought to a head"):
+        index.find(keys_of(1))
     lost.write_bytes(content)
+    index.advance(table)
+    check(index, table)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_deletes_of_which_half_were_read_are_forgotten_with_their_head(table: Table, which: int) -> None:
+    table.append(rows(*range(10)))
+    table.append(rows(*range(10, 20)))
+    head = table.metadata.current_snapshot_id
+    index = built(table)
+    row_delta(table, [], [deleting(table, {path: [3]}, told=True) for path in alive(table, (2,))[1]])
+    Path(delete_files(table)[which].file_path.removeprefix("file://")).unlink()
+    with pytest.raises(UnreachableError):
+        index.advance(table)
+    set_head(table, head)
     index.advance(table)
     check(index, table)
 

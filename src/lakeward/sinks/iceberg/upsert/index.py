@@ -93,7 +93,10 @@ class KeyIndex:
         self._lister = Lister()
         self._scopes: dict[str, tuple[str, ...]] = {}
         self._head: _Head | None = None
-        self._ids: tuple[int, ...] = ()
+        self._of: tuple[str, tuple[int, ...]] = ("", ())
+        """The table's uuid, and the field ids of the key's columns."""
+        self._unread: set[int] = set()
+        """Files whose keys have not all been put in."""
 
     @property
     def at(self) -> int | None:
@@ -138,17 +141,13 @@ class KeyIndex:
         Raises:
             OperatorError: two living rows have one key, a row has none, or there are files that cannot be read.
             UnreachableError, StorageError, PermissionDeniedError: the store does not give the files. Whatever is
-                raised, the index is as new.
+                raised, the index is at no head, and goes on from there when it is called again.
         """
         head = _Head.of(table)
         if head == self._head:
             return
-        try:
-            with translated(f"reading the keys of {'.'.join(table.name())}", table.location()):
-                self._bring(table, head)
-        except BaseException:
-            self.forget()
-            raise
+        with translated(f"reading the keys of {'.'.join(table.name())}", table.location()):
+            self._bring(table, head)
 
     def landed(
         self,
@@ -203,26 +202,30 @@ class KeyIndex:
         self.forget()
         now = _Head.of(table)
         self._head = _Head(now.uuid, now.schema_id, None if head is None else head.parent_snapshot_id)
-        self._ids = columns.ids
+        self._of = now.uuid, columns.ids
 
     def _bring(self, table: Table, head: _Head) -> None:
         columns = KeyColumns.of(table, self.key)
-        if self._head is not None and (self._ids != columns.ids or self._head.uuid != head.uuid):
+        of = head.uuid, columns.ids
+        if self._of != of:
             self.forget()
+        self._head, self._of = None, of
         listing = self._lister.list(table)
         for number in [n for path, n in self._rows.by_path.items() if path not in listing.data]:
             self._rows.remove(number)
-        known = len(self._rows.by_path)
-        unread = [self._rows.add(one) for path, one in listing.data.items() if path not in self._rows.by_path]
-        unread += self._delete(table, listing)
-        if not known:
-            self._entries.reserve(sum(map(self._rows.living, unread)), self._rows.bits)
-        twice = self._read(columns, [number for number in unread if self._rows.living(number)])
+        self._unread &= set(self._rows)
+        self._unread |= {self._rows.add(one) for path, one in listing.data.items() if path not in self._rows.by_path}
+        self._unread |= set(self._delete(table, listing))
+        wanted = sorted(number for number in self._unread if self._rows.living(number))
+        if not self._entries.in_memory and not self._entries.in_files:
+            self._entries.reserve(sum(map(self._rows.living, wanted)), self._rows.bits)
+        twice = self._read(columns, wanted)
         if twice:
+            self.forget()
             raise _held_twice(table, columns, twice)
-        self._head, self._ids = head, columns.ids
+        self._head, self._unread = head, set()
         self._tidy()
-        log.info("keys read", table=".".join(table.name()), files=len(unread), of=len(listing.data))
+        log.debug("keys read", table=".".join(table.name()), files=len(wanted), of=len(listing.data))
 
     def _delete(self, table: Table, listing: Listing) -> list[int]:
         """Let rows die as the delete files of ``listing`` say; return the files of which rows live again."""
@@ -232,13 +235,13 @@ class KeyIndex:
         self._scopes |= {path: tuple(positions) for path, positions in loaded.items()}
         wanted: dict[str, list[int]] = {}
         afresh: dict[int, list[NDArray[np.int64]]] = {}
-        for number, paths in self._covering(listing).items():
+        covering = self._covering(listing)
+        for number, paths in covering.items():
             held = self._rows[number]
             if held.applied is None or not held.applied <= paths:
                 afresh[number] = [np.zeros(0, np.int64)]
             for path in paths if number in afresh else paths - (held.applied or set()):
                 wanted.setdefault(path, []).append(number)
-            held.applied = frozenset(paths)
         unread = _positions(table, listing, [path for path in wanted if path not in loaded])
         for path, positions in chain(loaded.items(), unread):
             for number in wanted.get(path, ()):
@@ -248,8 +251,12 @@ class KeyIndex:
                 if number in afresh:
                     afresh[number].append(there)
                 else:
+                    self._rows[number].applied = None  # until all is read: the next file may fail
                     self._rows.kill(number, there)
-        return [number for number, parts in afresh.items() if self._rows.bury(number, np.concatenate(parts))]
+        revived = [number for number, parts in afresh.items() if self._rows.bury(number, np.concatenate(parts))]
+        for number, paths in covering.items():  # all of it was read
+            self._rows[number].applied = frozenset(paths)
+        return revived
 
     def _covering(self, listing: Listing) -> dict[int, set[str]]:
         """By file number: the delete files that delete, or may delete, rows of it."""

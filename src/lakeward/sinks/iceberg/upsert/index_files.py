@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from lakeward.errors import OperatorError
 from lakeward.sinks.iceberg.find import head_of
 from lakeward.sinks.iceberg.upsert.deletes import concerns
 
+_READERS = 4
+"""Manifests read at once: a store's answers are waited for side by side."""
 _WAY_OUT = "Compact the table with the tool that wrote them, then start again."
 
 
@@ -60,14 +62,15 @@ class Lister:
         """
         head = head_of(table.metadata)
         manifests = [] if head is None else head.manifests(table.io)
-        known, self._manifests = self._manifests, {}
+        manifests = [one for one in manifests if one.has_added_files() or one.has_existing_files()]
+        unknown = [one for one in manifests if one.manifest_path not in self._manifests]
+        with ThreadPoolExecutor(_READERS, "reading manifests") as pool:
+            read = zip(unknown, pool.map(lambda one: _listed(one, table), unknown), strict=True)
+            known = self._manifests | {one.manifest_path: listed for one, listed in read}
+        self._manifests = {one.manifest_path: known[one.manifest_path] for one in manifests}
         listing = Listing({}, {})
         for manifest in manifests:
-            if not (manifest.has_added_files() or manifest.has_existing_files()):
-                continue
-            path = manifest.manifest_path
-            listed = known[path] if path in known else list(_listed(manifest, table))
-            self._manifests[path] = listed
+            listed = known[manifest.manifest_path]
             into = listing.data if manifest.content == ManifestContent.DATA else listing.deletes
             for one in listed:
                 if one.file.file_path in into:
@@ -99,9 +102,9 @@ def place_of(file: DataFile) -> tuple[Any, ...]:
     return (file.spec_id, *(file.partition[at] for at in range(len(file.partition))))
 
 
-def _listed(manifest: ManifestFile, table: Table) -> Iterator[Listed]:
-    for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-        yield _checked(entry, manifest.partition_spec_id, table)
+def _listed(manifest: ManifestFile, table: Table) -> list[Listed]:
+    entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    return [_checked(entry, manifest.partition_spec_id, table) for entry in entries]
 
 
 def _checked(entry: ManifestEntry, spec_id: int, table: Table) -> Listed:

@@ -211,7 +211,7 @@ def _put(
     added, refused, touched = 0, 0, _U(0)
     for n in range(_U(len(rows))):
         if n & _AHEAD == _U(0):
-            touched ^= _touch(segment, hashes, rows, n)
+            touched ^= _touch(segment, hashes, rows, _U(n))
         row = _U(rows[n])
         ordinal = _U(ordinals[row])
         if _is_dead(dead, ordinal):
@@ -245,7 +245,7 @@ def _find(
     touched = _U(0)
     for n in range(_U(len(rows))):
         if n & _AHEAD == _U(0):
-            touched ^= _touch(segment, hashes, rows, n)
+            touched ^= _touch(segment, hashes, rows, _U(n))
         row = _U(rows[n])
         word, tag = hashes[row, 1], hashes[row, 0] << _TAG
         slot = _slot(word, room)
