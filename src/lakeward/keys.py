@@ -121,7 +121,8 @@ def _numbers(array: pa.Array) -> NDArray[Any]:
         floats[np.isnan(floats)] = np.nan  # and -0.0 + 0.0 is 0.0
         return floats
     if pa.types.is_boolean(kind):
-        return _filled(array, False).to_numpy(zero_copy_only=False).astype(np.int64)
+        bits: NDArray[np.int64] = _filled(array, False).to_numpy(zero_copy_only=False).astype(np.int64)
+        return bits
     integers = _microseconds(array)
     if not pa.types.is_integer(integers.type):
         raise ValueError(f"a key cannot have values of type {kind}")
