@@ -14,7 +14,6 @@ from lakeward.column_selection import ColumnSelection, SelectingDecoder
 from lakeward.config import Config
 from lakeward.config.tables import Table
 from lakeward.decoding.avro import AvroDecoder
-from lakeward.decoding.debezium import DebeziumDecoder, DebeziumSettings
 from lakeward.decoding.json import JsonDecoder, Surroundings
 from lakeward.decoding.keyed import KeyedDecoder
 from lakeward.decoding.keys import Alone, KeyReader, KeyRules, LongKeys, RecordKeys, TextKeys
@@ -97,6 +96,8 @@ class Decoders:
         if decode.kind in {"bytes", "string"}:
             return PlainDecoder(text=decode.kind == "string")
         if decode.debezium is not None:
+            from lakeward.decoding.debezium import DebeziumDecoder, DebeziumSettings  # noqa: PLC0415 - others do without
+
             known = surroundings.columns() if target.schema() is not None else None
             settings = DebeziumSettings(
                 keyed=table.mode == "upsert",

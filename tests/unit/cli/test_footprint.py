@@ -79,3 +79,12 @@ def test_arrow_is_imported_after_the_allocator_is_chosen() -> None:
         "sys.exit('pyarrow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_run_imports_nothing_that_only_others_need() -> None:
+    program = (
+        "import sys, lakeward.assembly;"
+        "print(*{'duckdb', 'fsspec', 'fastavro', 'pandas', 'lakeward.decoding.debezium'} & sys.modules.keys())"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == []

@@ -11,13 +11,12 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlparse
 
 import structlog
 from pyarrow.fs import FileSelector, FileType
 from pyiceberg.io import FileIO
-from pyiceberg.io.fsspec import FsspecFileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
@@ -26,6 +25,9 @@ from lakeward.sinks.iceberg import shelf
 from lakeward.sinks.iceberg.archive import files_of
 from lakeward.sinks.iceberg.references import GC_ENABLED
 from lakeward.sinks.iceberg.store import delete_files
+
+if TYPE_CHECKING:
+    from pyiceberg.io.fsspec import FsspecFileIO
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -137,6 +139,8 @@ def listed(io: FileIO, folder: str) -> Iterable[Stray]:
     Raises:
         OperatorError: the store cannot be listed.
     """
+    from pyiceberg.io.fsspec import FsspecFileIO  # noqa: PLC0415 -- writers do without
+
     if isinstance(io, PyArrowFileIO):
         return _by_pyarrow(io, folder)
     if isinstance(io, FsspecFileIO):
