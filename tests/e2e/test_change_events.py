@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -99,3 +100,24 @@ def test_a_table_without_a_key_goes_to_the_dead_letters_and_is_whole_in_mode_app
     rows = sorted(site.held("shop.logs").to_pylist(), key=lambda row: row["o"])
     assert [row["op"] for row in rows] == ["r", "c", "c", "u", "d", "d"]
     assert [row["a"] for row in rows[:4]] == [1, 1, 2, 2]
+
+
+def test_a_commit_between_the_two_halves_of_a_changed_key_does_not_lose_what_they_leave_out(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    made = capture(FLOW)
+    site = mirror(broker, command_line, tmp_path, made)
+    events = [event for event in made.events if event.topic.endswith(".orders") and event.step <= 6]
+    creates = next(
+        at for at, event in enumerate(events) if event.step == 6 and event.value and b'"op":"c"' in event.value
+    )
+    tell(broker, events[: creates - 2])
+    site.catch_up()
+    running = site.start("run")
+    tell(broker, events[creates - 2 : creates])
+    running.until_event("committed", 1)
+    tell(broker, events[creates:])
+    running.until_event("committed", 2)
+    running.signal(signal.SIGTERM)
+    assert running.wait().code == 0
+    assert_mirrors(site, "orders", shown(made, 6)["orders"])

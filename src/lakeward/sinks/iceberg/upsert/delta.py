@@ -16,6 +16,7 @@ from lakeward.keys import Hashes
 from lakeward.sinks.iceberg.find import head_of
 from lakeward.sinks.iceberg.manifests import Amendment, Manifests
 from lakeward.sinks.iceberg.upsert.deletes import Gone, concerns, write_deletes
+from lakeward.sinks.iceberg.upsert.departed import Departed
 from lakeward.sinks.iceberg.upsert.index import Arrived, KeyIndex
 
 
@@ -25,6 +26,7 @@ class Delta:
 
     ``keys``: whose rows go, each once. ``arrived``: the staged files and whose rows they hold. ``truncates``: all rows
     that the table holds go. ``read_at``: the head whose values are in the staged files, where some were read back.
+    ``deleted``: so many of the last ``keys`` hold no row afterwards; ``departed`` is told where theirs lie.
     """
 
     index: KeyIndex
@@ -33,9 +35,13 @@ class Delta:
     arrived: Sequence[Arrived]
     truncates: bool = False
     read_at: int | None = None
+    deleted: int = 0
+    departed: Departed = field(default_factory=Departed)
     _touched: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
     """What the last attempt takes away: files by their number in the index, and positions."""
     _deletes: Sequence[DataFile] = ()
+    _held: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
+    """Where the keys held their rows."""
 
     def stands(self, table: Table) -> bool:
         """Whether what was read back still is what ``table`` holds (PROTOCOL C2e)."""
@@ -46,7 +52,7 @@ class Delta:
         """The change of ``table`` at its head; its delete files are written, under names that no other attempt has."""
         files = [one.file for one in self.arrived]
         head = head_of(table.metadata)
-        self._touched, self._deletes = [], ()
+        self._touched, self._deletes, self._held = [], (), None
         if self.truncates:
             return Amendment(files, (), list(self._live(table, head)))
         self.index.advance(table)
@@ -67,13 +73,24 @@ class Delta:
 
     def landed(self, table: Table) -> None:
         """The last attempt is the head of ``table`` now: the index follows without reading anything."""
+        self._tell_departed()
         if self.truncates:
             self.index.emptied(table)
         self.index.landed(table, self.arrived, self._touched, self._deletes)
 
+    def _tell_departed(self) -> None:
+        if self._held is None or not self.deleted:
+            return
+        files, positions = (one[-self.deleted :] for one in self._held)
+        there = np.flatnonzero(files >= 0)
+        held, numbers = np.unique(files[there], return_inverse=True)
+        keys = self.keys[-self.deleted :][there]
+        self.departed.note(keys, [self.index.file(number) for number in held.tolist()], numbers, positions[there])
+
     def _found(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The rows that the keys hold, by file, positions ascending."""
         files, positions = self.index.find(self.keys)
+        self._held = files, positions
         held = np.flatnonzero(files >= 0)
         files, positions = files[held], positions[held]
         order = np.lexsort((positions, files))

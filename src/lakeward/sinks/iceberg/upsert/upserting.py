@@ -25,6 +25,7 @@ from lakeward.sinks.iceberg.matching import match
 from lakeward.sinks.iceberg.schema import conform, needs_large
 from lakeward.sinks.iceberg.staging import Stager
 from lakeward.sinks.iceberg.upsert.delta import Delta
+from lakeward.sinks.iceberg.upsert.departed import Departed
 from lakeward.sinks.iceberg.upsert.index import DEFAULT_LIMIT, Arrived, KeyIndex
 from lakeward.sinks.iceberg.upsert.old_rows import OldRows
 
@@ -47,6 +48,7 @@ class Upserts:
     name: str
     settings: IndexSettings
     index: KeyIndex | None = field(default=None)
+    departed: Departed = field(default_factory=Departed)
 
     def stage(self, batch: Batch, table: Table, stager: Stager, commit: str) -> tuple[list[DataFile], Delta]:
         """Write the files of ``batch``, whose names begin with ``commit``, for ``table`` as ``stager`` will have it.
@@ -68,7 +70,16 @@ class Upserts:
         laid = stager.lay(_strict(left.rows, stager.binding.schema), commit)
         arrived = [Arrived(one.file, left.hashes[one.rows]) for one in laid]
         keys = np.concatenate((left.hashes, left.deleted_hashes))
-        delta = Delta(index, self.manifests, keys, arrived, truncates=left.truncates, read_at=read_at)
+        delta = Delta(
+            index,
+            self.manifests,
+            keys,
+            arrived,
+            truncates=left.truncates,
+            read_at=read_at,
+            deleted=len(left.deleted_hashes),
+            departed=self.departed,
+        )
         return [one.file for one in laid], delta
 
     @property
@@ -107,10 +118,14 @@ class Upserts:
         there = files >= 0
         held, numbers = np.unique(files[there], return_inverse=True)
         sources = [self.index.file(number) for number in held.tolist()]
-        old = OldRows(table, stager.binding.schema, stager.former, sources)
-        values = old.read(list(left.absent), numbers, positions[there])
+        columns = list(left.absent)
+        values = OldRows(table, stager.binding.schema, stager.former, sources).read(columns, numbers, positions[there])
         place = np.full(len(left.rows), -1, np.int64)
         place[at[there]] = np.arange(int(there.sum()))
+        again = [(row, where) for row in at[~there].tolist() if (where := self.departed.find(left.sources[row]))]
+        if again and (more := _departed_rows(OldRows(table, stager.binding.schema, stager.former, ()), columns, again)):
+            place[[row for row, _ in again]] = np.arange(len(values), len(values) + len(again))
+            values = pa.concat_tables([values, more])
         rows = left.rows
         for name, mask in left.absent.items():
             rows = _filled(rows, name, values[name], np.where(mask, place, -1))
@@ -121,6 +136,18 @@ class Upserts:
         if stay.all():
             return replace(left, rows=rows)
         return replace(left, rows=rows.filter(pa.array(stay)), hashes=left.hashes[stay], sources=left.sources[stay])
+
+
+def _departed_rows(
+    old: OldRows, columns: Sequence[str], wanted: Sequence[tuple[int, tuple[DataFile, int]]]
+) -> pa.Table | None:
+    """The values of rows that were deleted a short while ago; None where their files are gone too."""
+    files = [file for _, (file, _) in wanted]
+    positions = np.array([position for _, (_, position) in wanted], np.int64)
+    try:
+        return replace(old, files=files).read(columns, np.arange(len(files)), positions)
+    except FileNotFoundError:
+        return None
 
 
 def _filled(rows: pa.Table, name: str, values: pa.ChunkedArray, place: NDArray[np.int64]) -> pa.Table:
