@@ -8,7 +8,7 @@ tier. Carried files are EXISTING entries with the snapshot and sequence numbers 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,6 +185,11 @@ class Manifests:
         entries.sort(key=lambda e: (repr(e.data_file.partition), e.sequence_number or 0, e.data_file.file_path))
         new = [self._write(paper, entries[start : start + GATHERED]) for start in range(0, len(entries), GATHERED)]
         return [*new, *(manifest for manifest in carried if manifest not in own)]
+
+    @property
+    def remembered(self) -> Mapping[str, Sequence[ManifestEntry]]:
+        """The live files of some manifests of the head, by the manifests' paths."""
+        return self._entries
 
     def entries(self, manifest: ManifestFile, io: FileIO) -> list[ManifestEntry]:
         """The live files of a manifest, as a later one carries them."""

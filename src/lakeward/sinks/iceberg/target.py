@@ -92,8 +92,8 @@ class IcebergTarget:
         self._clock = clock
         self._handle = Handle(catalog, settings.table, clock)
         self._outlook: tuple[Any, Shape] = (None, Shape())
-        self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms)
         manifests = Manifests()
+        self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms, manifests)
         self._desk = Desk(settings.pipeline, self._handle, manifests, clock, chance, threading.Event(), self._upkeep)
         self._upserts = Upserts(manifests, self.name, settings.index)
         rewriter = settings.rewriter or at_once

@@ -24,6 +24,7 @@ from lakeward.sinks.iceberg.expiry import doomed
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import ancestry, head_of
 from lakeward.sinks.iceberg.handle import Handle
+from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.references import References
 from lakeward.sinks.iceberg.shelf import unreferenced
 from lakeward.sinks.iceberg.store import delete_files
@@ -44,6 +45,8 @@ class Upkeep:
     handle: Handle
     clock: Clock
     keep_ms: int
+    manifests: Manifests = field(default_factory=Manifests)
+    """What the target knows of the manifests that it wrote."""
     _references: References = field(default_factory=References)
     _litter: deque[tuple[float, str]] = field(default_factory=deque)
     _commits: int = 0
@@ -53,7 +56,7 @@ class Upkeep:
     def committed(self, snapshot_id: int, manifests: list[ManifestFile]) -> None:
         """A commit of ours has landed."""
         self._commits += 1
-        self._references.note(snapshot_id, manifests)
+        self._references.note(snapshot_id, manifests, self.manifests.remembered)
 
     def run(self) -> None:
         """Do what is due; cheap when nothing is.
