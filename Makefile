@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak check format bench bench-compare servers clean
+.PHONY: help install demo test soak check format bench bench-upsert bench-compare servers clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ format: install  ## let the formatter and the fixer have their way
 bench: install servers  ## every figure that lakeward is measured by, as one JSON (half an hour; more: docs/benchmarks.md)
 	@$(BIN)/python -m servers install connect-sink
 	@$(BIN)/python -m benchmarks --peers
+
+bench-upsert: install  ## what changes to a table of ten million rows cost, and what readers find after them (5 minutes)
+	@$(BIN)/python -m benchmarks.upsert
 
 bench-compare: install  ## two results of `bench` side by side: make bench-compare A=one.json B=other.json
 	@$(BIN)/python -m benchmarks --compare $(A) $(B)

@@ -34,7 +34,7 @@ MOST_FILES = 256
 """Files that one rewrite reads at most."""
 _SMALLEST_TIER = 128 << 10
 _CACHED_MANIFESTS = 1024
-_MUCH_DELETED = 0.3
+_MUCH_DELETED = 0.2
 """A file of which so much is deleted is written again, whatever its size: readers read past all of that."""
 _DIRTY = -1
 """The tier of such files."""
