@@ -13,8 +13,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Compile ``function`` as one of its own, to run without the GIL."""
-    return cast("_F", njit(nogil=True, cache=True, error_model="numpy")(function))
+    """Compile ``function`` as one of its own, to run without the GIL.
+
+    Where neither the package's folder nor the user's cache can be written to, each process compiles it anew.
+    """
+    try:
+        return cast("_F", njit(nogil=True, cache=True, error_model="numpy")(function))
+    except RuntimeError:  # numba's way to say that it found no place to keep the code
+        return cast("_F", njit(nogil=True, error_model="numpy")(function))
 
 
 def inlined(function: _F) -> _F:

@@ -113,7 +113,7 @@ def held_before() -> st.SearchStrategy[Rows]:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(held_before(), st.lists(st.lists(CHANGES, max_size=10), min_size=1, max_size=3))
 def test_what_is_left_behind_does_what_the_changes_do_one_by_one(rows, parts):
     tables, several = zip(*(columns_of(part) for part in parts), strict=True)
