@@ -102,8 +102,9 @@ def test_a_table_without_a_key_goes_to_the_dead_letters_and_is_whole_in_mode_app
     assert [row["a"] for row in rows[:4]] == [1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("dies", [False, True])
 def test_a_commit_between_the_two_halves_of_a_changed_key_does_not_lose_what_they_leave_out(
-    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path, *, dies: bool
 ) -> None:
     made = capture(FLOW)
     site = mirror(broker, command_line, tmp_path, made)
@@ -116,8 +117,12 @@ def test_a_commit_between_the_two_halves_of_a_changed_key_does_not_lose_what_the
     running = site.start("run")
     tell(broker, events[creates - 2 : creates])
     running.until_event("committed", 1)
+    if dies:
+        running.kill()
     tell(broker, events[creates:])
-    running.until_event("committed", 2)
-    running.signal(signal.SIGTERM)
-    assert running.wait().code == 0
+    if not dies:
+        running.until_event("committed", 2)
+        running.signal(signal.SIGTERM)
+        assert running.wait().code == 0
+    site.catch_up()
     assert_mirrors(site, "orders", shown(made, 6)["orders"])

@@ -81,7 +81,7 @@ class Delta:
     def _tell_departed(self) -> None:
         if self._held is None or not self.deleted:
             return
-        files, positions = (one[-self.deleted :] for one in self._held)
+        files, positions = self._held[0][-self.deleted :], self._held[1][-self.deleted :]
         there = np.flatnonzero(files >= 0)
         held, numbers = np.unique(files[there], return_inverse=True)
         keys = self.keys[-self.deleted :][there]

@@ -25,9 +25,12 @@ from lakeward.sinks.iceberg.matching import match
 from lakeward.sinks.iceberg.schema import conform, needs_large
 from lakeward.sinks.iceberg.staging import Stager
 from lakeward.sinks.iceberg.upsert.delta import Delta
-from lakeward.sinks.iceberg.upsert.departed import Departed
+from lakeward.sinks.iceberg.upsert.departed import Departed, search
 from lakeward.sinks.iceberg.upsert.index import DEFAULT_LIMIT, Arrived, KeyIndex
 from lakeward.sinks.iceberg.upsert.old_rows import OldRows
+
+Place = tuple[DataFile, int]
+"""A file, and a position in it."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -122,7 +125,7 @@ class Upserts:
         values = OldRows(table, stager.binding.schema, stager.former, sources).read(columns, numbers, positions[there])
         place = np.full(len(left.rows), -1, np.int64)
         place[at[there]] = np.arange(int(there.sum()))
-        again = [(row, where) for row in at[~there].tolist() if (where := self.departed.find(left.sources[row]))]
+        again = self._departed(left, at[~there], table)
         if again and (more := _departed_rows(OldRows(table, stager.binding.schema, stager.former, ()), columns, again)):
             place[[row for row, _ in again]] = np.arange(len(values), len(values) + len(again))
             values = pa.concat_tables([values, more])
@@ -137,10 +140,18 @@ class Upserts:
             return replace(left, rows=rows)
         return replace(left, rows=rows.filter(pa.array(stay)), hashes=left.hashes[stay], sources=left.sources[stay])
 
+    def _departed(self, left: Collapsed, rows: NDArray[np.int64], table: Table) -> list[tuple[int, Place]]:
+        """Where the former rows lie of those of ``rows`` whose key was changed, though the table has them no more."""
+        moved = rows[(left.sources[rows] != left.hashes[rows]).any(axis=1)]
+        told = {row: self.departed.find(left.sources[row]) for row in moved.tolist()}
+        if lost := [row for row, place in told.items() if place is None]:
+            log.info("searching", table=self.name, rows=len(lost), reason="their keys were changed before this start")
+            found = search(table, self.key, left.sources[lost])
+            told.update({row: found.get(left.sources[row].tobytes()) for row in lost})
+        return [(row, place) for row, place in told.items() if place is not None]
 
-def _departed_rows(
-    old: OldRows, columns: Sequence[str], wanted: Sequence[tuple[int, tuple[DataFile, int]]]
-) -> pa.Table | None:
+
+def _departed_rows(old: OldRows, columns: Sequence[str], wanted: Sequence[tuple[int, Place]]) -> pa.Table | None:
     """The values of rows that were deleted a short while ago; None where their files are gone too."""
     files = [file for _, (file, _) in wanted]
     positions = np.array([position for _, (_, position) in wanted], np.int64)
