@@ -224,7 +224,7 @@ class _Writer:
         counts = "".join(f", c{k}" for k in scopes)
         passed = f"{counts}{''.join(f', s{k}' for k in scopes)}"
         passed += "".join(f", a{place.slots + k}" for k in range(len(own.slots)))
-        call = f"p, at{counts} = {name}(b, p, end, {_item(scope)}, symbols, first + U({symbols}){passed})\n"
+        call = f"p, at{counts} = {name}(b, p, end, {item_of(scope)}, symbols, first + U({symbols}){passed})\n"
         return place.moved(column), f"{call}if p > end:\n    at += {paths}\n    break\n"
 
     def value(self, node: Node, scope: int, path: str) -> tuple[Column, str]:  # noqa: C901, PLR0912 - one case a type
@@ -257,7 +257,7 @@ class _Writer:
                 read = self.special(node, scope, path)
             case Record(()):
                 present = self.slot(Slot("u1", scope))
-                read = Column(node, scope, (present,)), f"a{present}[{_item(scope)}] = 1\n"
+                read = Column(node, scope, (present,)), f"a{present}[{item_of(scope)}] = 1\n"
             case Record():
                 children, code = self.members(node, scope, path)
                 read = Column(node, scope, children=children), code
@@ -267,13 +267,13 @@ class _Writer:
 
     def flat(self, node: Node, slot: Slot, reader: str, path: str, argument: str = "") -> tuple[Column, str]:
         number = self.slot(slot)
-        code = f"p = {reader}(b, p, end, {argument}a{number}, {_item(slot.scope)})\n" + self.check(path)
+        code = f"p = {reader}(b, p, end, {argument}a{number}, {item_of(slot.scope)})\n" + self.check(path)
         return Column(node, slot.scope, (number,)), code
 
     def text(self, node: Scalar, reader: str, scope: int, path: str) -> tuple[Column, str]:
         offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
         data = self.slot(Slot("u1", scope, Extent.BYTES))
-        code = f"p = {reader}(b, p, end, a{offsets}, a{data}, {_item(scope)})\n" + self.check(path)
+        code = f"p = {reader}(b, p, end, a{offsets}, a{data}, {item_of(scope)})\n" + self.check(path)
         return Column(node, scope, (offsets, data)), code
 
     def decimal(self, node: Decimal, scope: int, path: str) -> tuple[Column, str]:
@@ -284,7 +284,8 @@ class _Writer:
             reader, bound = "unscaled", f"(U({limit >> 64}), U({limit & (2**64 - 1)}))"
         length = "size(b, p, end)" if node.size is None else f"room(p, end, U({node.size}))"
         code = (
-            f"n{slot}, p = {length}\nif p <= end:\n    p = {reader}(b, p, n{slot}, {bound}, a{slot}, {_item(scope)})\n"
+            f"n{slot}, p = {length}\n"
+            f"if p <= end:\n    p = {reader}(b, p, n{slot}, {bound}, a{slot}, {item_of(scope)})\n"
         ) + self.check(path)
         return Column(node, scope, (slot,)), code
 
@@ -295,7 +296,7 @@ class _Writer:
             offsets = self.slot(Slot("i4", scope, Extent.OFFSETS))
             reader, slots = "fixed_uuid", [offsets, self.slot(Slot("u1", scope, width=UUID_LENGTH))]
         arguments = ", ".join(f"a{slot}" for slot in slots)
-        code = f"p = {reader}(b, p, end, {arguments}, {_item(scope)})\n" + self.check(path)
+        code = f"p = {reader}(b, p, end, {arguments}, {item_of(scope)})\n" + self.check(path)
         return Column(node, scope, tuple(slots)), code
 
     def repeated(self, node: Node, parts: tuple[Field, ...], scope: int, path: str) -> tuple[Column, str]:
@@ -326,7 +327,7 @@ class _Writer:
             f"{indent(loop, '    ')}"
             "if p > end:\n"
             "    break\n"
-            f"a{offsets}[{_item(scope)} + ONE] = c{k}\n"
+            f"a{offsets}[{item_of(scope)} + ONE] = c{k}\n"
         )
         return Column(node, scope, (offsets,), tuple(items)), code
 
@@ -336,7 +337,7 @@ class _Writer:
         column, code = self.repeated(node, parts, scope, path)
         (offsets,), key = column.slots, column.children[0]
         table = self.slot(Slot("u4", key.scope, width=4))
-        first, last = f"U(a{offsets}[{_item(scope)}])", f"c{key.scope}"
+        first, last = f"U(a{offsets}[{item_of(scope)}])", f"c{key.scope}"
         keys = f"a{key.slots[0]}, a{key.slots[1]}, {first}, {last}, a{table}"
         code += f"if {last} - {first} > ONE and not distinct({keys}):\n    p = DUPLICATE_KEY\n"
         return column, code + self.check(path)
@@ -351,9 +352,9 @@ class _Writer:
         code = (
             f"{prologue}"
             f"if u == {node.null}:\n"
-            f"{indent(_blank(column), '    ')}"
+            f"{indent(blank(column), '    ')}"
             "else:\n"
-            f"    a{valid}[{_item(scope)}] = 1\n"
+            f"    a{valid}[{item_of(scope)}] = 1\n"
             f"{indent(code, '    ')}"
         )
         return column, code
@@ -365,16 +366,16 @@ class _Writer:
         members, chosen = [], ""
         for number, member in enumerate(node.branches):
             if member is None:
-                chosen += f"{'elif' if chosen else 'if'} u == {number}:\n    a{valid}[{_item(scope)}] = 0\n"
+                chosen += f"{'elif' if chosen else 'if'} u == {number}:\n    a{valid}[{item_of(scope)}] = 0\n"
                 continue
             column, reading = self.value(member.type, scope, f"{path}.{member.name}")
             there = self.slot(Slot("u1", scope))
             members.append(Column(column.node, scope, column.slots, column.children, there))
-            reading = f"a{there}[{_item(scope)}] = 1\n{reading}"
+            reading = f"a{there}[{item_of(scope)}] = 1\n{reading}"
             chosen += f"{'elif' if chosen else 'if'} u == {number}:\n{indent(reading, '    ')}"
-        code += "".join(_blank(member) for member in members)
+        code += "".join(blank(member) for member in members)
         if valid is not None:
-            code += f"a{valid}[{_item(scope)}] = 1\n"
+            code += f"a{valid}[{item_of(scope)}] = 1\n"
         return Column(node, scope, children=tuple(members), valid=valid), code + chosen
 
     def slot(self, slot: Slot) -> int:
@@ -387,7 +388,8 @@ class _Writer:
         return f"if p > end:\n    at = {len(self.paths) - 1}\n    break\n"
 
 
-def _item(scope: int) -> str:
+def item_of(scope: int) -> str:
+    """Code for the index of the item that is being written to the buffers of ``scope``."""
     return f"c{scope}" if scope else "w"
 
 
@@ -418,9 +420,9 @@ class _Place:
         )
 
 
-def _blank(column: Column) -> str:
+def blank(column: Column) -> str:
     """Code that writes a null: every column of the same scope needs an item for it."""
-    i = _item(column.scope)
+    i = item_of(column.scope)
     code = "" if column.valid is None else f"a{column.valid}[{i}] = 0\n"
     match column.node:
         case Array() | Map():
@@ -432,5 +434,5 @@ def _blank(column: Column) -> str:
         case Scalar() | Enum() | Duration() | Record(()):
             code += "".join(f"a{slot}[{i}] = 0\n" for slot in column.slots)
         case _:
-            code += "".join(_blank(child) for child in column.children)
+            code += "".join(blank(child) for child in column.children)
     return code

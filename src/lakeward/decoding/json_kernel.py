@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lakeward.decoding.json_numbers import read_decimal, read_double, rounds_once
+from lakeward.decoding.json_numbers import read_decimal, read_double, read_scaled, rounds_once
 from lakeward.decoding.json_types import Kind
 from lakeward.decoding.native import compiled, inlined, load
 from lakeward.decoding.text import (
@@ -219,19 +219,33 @@ def read_text(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any) -> Any:
 
 
 @compiled
-def read_uuid(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any) -> Any:
-    """Read a quoted uuid of 36 characters to the end of the column of field ``g``."""
+def shaped_as_uuid(data: Any, p: Any, e: Any) -> Any:
+    """Whether a quoted uuid of 36 characters is at ``p``."""
     if p + UUID_SIZE >= e:
-        return BAD
+        return False
     for k in range(UUID_LENGTH):
         c = data[p + U(k + 1)]
         letter = c | 0x20
         if k in (8, 13, 18, 23):
             if c != MINUS:
-                return BAD
+                return False
         elif not (0x30 <= c <= 0x39 or 0x61 <= letter <= 0x66):
-            return BAD
-    return read_text(data, p, e, g, row, out) if data[p + UUID_SIZE - ONE] == QUOTE else BAD
+            return False
+    return data[p] == QUOTE and data[p + UUID_SIZE - ONE] == QUOTE
+
+
+@compiled
+def read_uuid(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any) -> Any:
+    """Read a quoted uuid to the end of the column of field ``g``."""
+    return read_text(data, p, e, g, row, out) if shaped_as_uuid(data, p, e) else BAD
+
+
+@inlined
+def read_day(data: Any, p: Any, e: Any) -> Any:
+    """Read a quoted date; return its end and days since the epoch."""
+    quoted = data[p] == QUOTE
+    p, days = read_date(data, p + ONE)
+    return (p + ONE if quoted and p < e and data[p] == QUOTE else BAD), days
 
 
 @compiled
@@ -285,10 +299,53 @@ def read_value(data: Any, p: Any, e: Any, g: Any, row: Any, out: Any, plan: Any)
     elif kind in (BINARY, JSON, NOTHING):
         p = BAD
     else:
-        quoted = data[p] == QUOTE
-        p, out.narrow[at] = read_date(data, p + ONE)
-        p = p + ONE if quoted and p < e and data[p] == QUOTE else BAD
+        p, out.narrow[at] = read_day(data, p, e)
     return p
+
+
+# The same as functions of their own: programs that call these are compiled in a third of the time.
+
+
+@compiled
+def behind_blank(data: Any, p: Any, e: Any) -> Any:
+    """See `text.skip_blank`."""
+    return skip_blank(data, p, e)
+
+
+@compiled
+def integer_at(data: Any, p: Any, e: Any) -> Any:
+    """See `text.read_integer`."""
+    return read_integer(data, p, e)
+
+
+@compiled
+def day_at(data: Any, p: Any, e: Any) -> Any:
+    """See `read_day`."""
+    return read_day(data, p, e)
+
+
+@compiled
+def string_at(data: Any, p: Any, e: Any, out: Any, o: Any) -> Any:
+    """See `text.read_string`."""
+    return read_string(data, p, e, out, o)
+
+
+@compiled
+def timestamp_at(data: Any, p: Any, e: Any, zoned: Any) -> Any:
+    """See `read_timestamp`."""
+    return read_timestamp(data, p, e, zoned)
+
+
+@compiled
+def double_at(data: Any, p: Any, e: Any) -> Any:
+    """See `json_numbers.read_double`."""
+    return read_double(data, p, e)
+
+
+@compiled
+def scaled_at(data: Any, p: Any, e: Any, scale: Any, top: Any, bottom: Any, at: Any, wide: Any) -> Any:  # noqa: PLR0913, PLR0917 - a number, its bounds and its place
+    """See `json_numbers.read_scaled`."""
+    return read_scaled(data, p, e, scale, top, bottom, at, wide)
 
 
 @inlined

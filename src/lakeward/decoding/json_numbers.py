@@ -64,14 +64,13 @@ def scaled(digits: Any, shift: Any) -> Any:
 
 
 @inlined
-def read_decimal(data: Any, p: Any, e: Any, g: Any, at: Any, plan: Any, wide: Any) -> Any:  # noqa: PLR0913, PLR0917 - inlined
-    """Read a number, bare or as a string, into two words at ``at``; return its end."""
+def read_scaled(data: Any, p: Any, e: Any, scale: Any, top: Any, bottom: Any, at: Any, wide: Any) -> Any:  # noqa: PLR0913, PLR0917 - inlined
+    """Read a number, bare or as a string, below a limit of two words, into two words at ``at``; return its end."""
     quoted = data[p] == QUOTE
     if quoted:
         p += ONE
     p, digits, power, negative = read_number(data, p, e)
-    high, low, whole = scaled(digits, power + plan.scale[g])
-    top, bottom = plan.limit[g + g], plan.limit[g + g + ONE]
+    high, low, whole = scaled(digits, power + scale)
     if p >= e or not whole or high > top or (high == top and low >= bottom):
         return BAD
     if negative:
@@ -81,6 +80,12 @@ def read_decimal(data: Any, p: Any, e: Any, g: Any, at: Any, plan: Any, wide: An
     if quoted:
         return p + ONE if data[p] == QUOTE else BAD
     return p
+
+
+@inlined
+def read_decimal(data: Any, p: Any, e: Any, g: Any, at: Any, plan: Any, wide: Any) -> Any:  # noqa: PLR0913, PLR0917 - inlined
+    """Read a number as `read_scaled` does, with the scale and the limit of field ``g``."""
+    return read_scaled(data, p, e, plan.scale[g], plan.limit[g + g], plan.limit[g + g + ONE], at, wide)
 
 
 @compiled

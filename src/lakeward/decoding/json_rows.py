@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lakeward.decoding import json_kernel, json_numbers, json_reference, json_types, native, text
+from lakeward.decoding import json_kernel, json_numbers, json_program, json_reference, json_types, native, text
 from lakeward.decoding.code_cache import CodeCache
 from lakeward.decoding.json_columns import allocate, arrays, plan, slack
 from lakeward.decoding.json_fields import arrow_schema
 from lakeward.decoding.json_kernel import Columns, read_records
+from lakeward.decoding.json_nested import NestedReader, padded, read_only, size_of
 from lakeward.decoding.json_reference import NotDecodableError
 from lakeward.decoding.json_types import Field
 from lakeward.records import NULL, Blobs, DecodedPart, Reject
@@ -26,6 +27,8 @@ CHUNK_BYTES = 16 << 20
 """Messages are decoded in runs of at most so many bytes (one message may have more), so that offsets fit 32 bits."""
 KEPT_BYTES = 256 << 20
 """So much room for text is kept at most, of which only what was written takes memory."""
+MANY, SAMPLE = 20_000, 100
+"""After so many nested records a program is compiled for them, as the longest of so many looks."""
 
 PROGRAM = '''\
 """Reads JSON records. Written by lakeward."""
@@ -65,6 +68,10 @@ class RowReader:
             self._plan = plan(fields)
             self._slack = slack(self._plan)
             self._reader = _compiled(cache_folder)
+        self._programs = CodeCache(cache_folder) if self._nested and json_program.programmable(self.fields) else None
+        self._nesting: NestedReader | None = None
+        self._slow = 0
+        """So many nested records have been read by the reference."""
 
     def rows(self, values: Blobs, rejects: list[Reject]) -> list[DecodedPart]:
         """Read all messages but the null ones: one part, or none where there is no row; adds to ``rejects``."""
@@ -75,8 +82,7 @@ class RowReader:
     def read(self, values: Blobs, low: int, high: int, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
         """Read the messages ``[low, high)``: their rows and which message each is; adds to ``rejects``."""
         if self._nested:
-            usual, index = self.schema.empty_table(), np.empty(0, np.int64)
-            unusual = low + np.flatnonzero(values.length[low:high] != NULL)
+            usual, index, unusual = self._read_nested(values, low, high)
         else:
             out = self._run(values, low, high)
             usual = pa.Table.from_arrays(arrays(self.fields, out), schema=self.schema)
@@ -88,6 +94,18 @@ class RowReader:
         index = np.concatenate([index, other_index])
         order = np.argsort(index)
         return pa.concat_tables([usual, others]).take(order).combine_chunks(), index[order]
+
+    def _read_nested(self, values: Blobs, low: int, high: int) -> tuple[pa.Table, NDInt, NDInt]:
+        """As `NestedReader.read`; compiling takes seconds, so that only who reads many records gets a program."""
+        if self._nesting is None and self._programs is not None and self._slow >= MANY:
+            sample = _longest(values, low, min(high, low + SAMPLE))
+            if sample is not None:
+                self._nesting = NestedReader(self.fields, self.schema, sample, self._programs)
+        if self._nesting is not None:
+            return self._nesting.read(values, low, high)
+        unusual = low + np.flatnonzero(values.length[low:high] != NULL)
+        self._slow += len(unusual)
+        return self.schema.empty_table(), np.empty(0, np.int64), unusual
 
     def _read_unusual(self, values: Blobs, unusual: NDInt, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
         rows, index = [], []
@@ -102,20 +120,11 @@ class RowReader:
 
     def _run(self, values: Blobs, low: int, high: int) -> Columns:
         """Run the compiled reader. Records that end too near to the buffer's end are copied to a longer one first."""
-        start, length = values.start[low:high], values.length[low:high]
-        size = np.maximum(length, 0).astype(np.int64)
         text, self._text = self._text, None
-        out = allocate(self.fields, high - low, int(size.sum()), text)
-        near = start + size + self._slack > len(values.data)
-        split = int(near.argmax()) if near.any() else high - low
-        tail = Blobs.of([values.get(i) for i in range(low + split, high)])
-        padded = np.concatenate([tail.data, np.zeros(self._slack, np.uint8)])
-        self._call(values.data, start[:split], length[:split], low, out)
-        self._call(padded, tail.start, tail.length, low + split, out)
+        out = allocate(self.fields, high - low, size_of(values, low, high), text)
+        for data, start, length, first in padded(values, low, high, self._slack):
+            self._reader(data, start, length, first, self._plan, out)
         return out
-
-    def _call(self, data: NDArray[Any], start: NDArray[Any], length: NDArray[Any], first: int, out: Columns) -> None:
-        self._reader(_read_only(data), _read_only(start), _read_only(length), first, self._plan, out)
 
 
 @cache
@@ -129,15 +138,18 @@ def _compiled(cache_folder: Path | None) -> Callable[..., Any]:
 
 def _warm_up(reader: Callable[..., Any]) -> None:
     """Compile or load it: the types of its arguments are the same for all fields."""
-    nothing, data = Blobs.of(()), _read_only(np.zeros(0, np.uint8))
-    reader(data, _read_only(nothing.start), _read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
+    nothing, data = Blobs.of(()), read_only(np.zeros(0, np.uint8))
+    reader(data, read_only(nothing.start), read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view of one type, whatever the source hands over: numba compiles the reader for each type that it meets."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
+def _longest(values: Blobs, low: int, high: int) -> dict[str, object] | None:
+    """The longest record among some messages: it has most of the keys."""
+    for i in sorted(range(low, high), key=lambda i: -values.length[i]):
+        try:
+            return json_reference.parse(values.get(i) or b"")
+        except NotDecodableError:
+            continue
+    return None
 
 
 def _chunks(length: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
