@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from tests.property.row_deltas import (
 )
 
 from lakeward.errors import OperatorError, StorageError, UnreachableError
+from lakeward.keys import hashes
+from lakeward.sinks.iceberg.schema import conform
 from lakeward.sinks.iceberg.upsert import index_rows
 from lakeward.sinks.iceberg.upsert.index import Arrived, KeyIndex
 
@@ -270,6 +274,40 @@ def test_keys_of_several_columns_and_types(catalog: Catalog) -> None:
     made = [{"v": 0.5, "t": f"t{n % 4}", "d": n // 4, "at": n % 2} for n in range(40)]
     table.append(pa.Table.from_pylist(made, schema))
     check(built(table, "d", "at", "t"), table, key=(3, 4, 2))
+
+
+MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.bool_(), [True, False]),
+        (pa.int32(), [-1, 0, 2**31 - 1]),
+        (pa.float32(), [0.1, -0.0, float("nan")]),
+        (pa.float64(), [0.1, -0.0, float("inf")]),
+        (pa.decimal128(4, 2), [Decimal("1.25"), Decimal("-99.99")]),
+        (pa.decimal128(18, 0), [Decimal(10**17), Decimal(-1)]),
+        (pa.decimal128(38, 10), [Decimal("1e27"), Decimal("-0.0000000001")]),
+        (pa.date32(), [MOMENT.date(), dt.date(1, 1, 1)]),
+        (pa.time64("us"), [MOMENT.time(), dt.time(0)]),
+        (pa.timestamp("us"), [MOMENT.replace(tzinfo=None), -(2**62)]),
+        (pa.timestamp("us", "UTC"), [MOMENT]),
+        (pa.string(), ["", "é", "a" * 1000]),
+        (pa.binary(), [b"", b"\0", b"\xff" * 20]),
+        (pa.binary(5), [b"12345", bytes(5)]),
+        (pa.uuid(), [bytes(range(16)), b"\xff" * 16]),
+    ],
+)
+def test_a_key_of_any_type_is_found_in_files_by_the_hash_of_the_row_that_was_written(
+    catalog: Catalog, kind: pa.DataType, values: list[Any]
+) -> None:
+    table = catalog.create_table("shop.kinds", pa.schema([("k", kind)]), properties={"format-version": "2"})
+    written = conform(pa.table({"k": pa.array(values, kind)}), table.schema())
+    row_delta(table, [one.file for one in laid(table, written)])
+    numbers, positions = built(table, "k").find(hashes(written))
+    assert numbers.tolist() == [0] * len(values)
+    assert positions.tolist() == list(range(len(values)))
 
 
 def test_imported_files_without_field_ids_are_read_by_name(table: Table, tmp_path: Path) -> None:
