@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -67,7 +67,7 @@ class Delta:
             else:
                 shrunk.append(Gone(file, deleted))
         paths = {file.file_path for file in gone} | {one.file.file_path for one in shrunk}
-        gone += [file for file in self._live(table, head, deletes=True) if concerns(file) in paths] if paths else []
+        gone += self._superseded(table, head, paths) if paths else []
         self._deletes = write_deletes(table, shrunk, f"{commit}-{table.metadata.new_snapshot_id()}")
         return Amendment(files, self._deletes, gone)
 
@@ -99,6 +99,13 @@ class Delta:
         for start, end in pairwise(bounds):
             if end > start:
                 yield int(files[start]), positions[start:end].astype(np.int64, copy=False)
+
+    def _superseded(self, table: Table, head: Snapshot | None, paths: Collection[str]) -> Iterator[DataFile]:
+        """The delete files of the files at ``paths``, and those of files that other tools took away without them."""
+        for file in self._live(table, head, deletes=True):
+            path = concerns(file)
+            if path is not None and (path in paths or self.index.number(path) is None):
+                yield file
 
     def _live(self, table: Table, head: Snapshot | None, *, deletes: bool = False) -> Iterator[DataFile]:
         """The files of the head; ``deletes``: only those of deletes."""
