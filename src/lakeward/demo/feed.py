@@ -1,4 +1,4 @@
-"""The demo's market: trades and quotes sent as Avro, with a copy of what was sent that no encoder has touched."""
+"""The demo's market: trades, quotes and companies sent as Avro, with a copy of it all that no encoder has touched."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from confluent_kafka import Producer
 
+from lakeward.demo.companies import Companies
 from lakeward.testing.generators import Market, Quotes, Trades, avro_payloads, homes_of, keys_of
 from lakeward.testing.oracle import rows_of
 from lakeward.testing.producing import produce
@@ -31,15 +32,27 @@ class Stream:
     topic: str
     partitions: int
     table: str
+    settings: Mapping[str, object]
+    """What the configuration says of the table."""
 
     def schema_text(self) -> str:
         """The Avro schema."""
         return files("lakeward.demo").joinpath("schemas", self.schema).read_text(encoding="utf-8")
 
 
-TRADES = Stream("trades", "trade.avsc", "market.trades.raw", 8, "market_data.trades")
-QUOTES = Stream("quotes", "quote.avsc", "market.quotes.raw", 4, "market_data.quotes")
-STREAMS = (TRADES, QUOTES)
+_BY_TIME = {
+    "partition_by": "[day(exchange_timestamp)]",
+    "sort_by": "[exchange_timestamp, sequence_number]",
+}
+_BY_KEY = {
+    "mode": "upsert                        # the last value of a key is its row, and a tombstone deletes it",
+    "key": "[company_id]",
+    "decode_key": "string",
+}
+TRADES = Stream("trades", "trade.avsc", "market.trades.raw", 8, "market_data.trades", _BY_TIME)
+QUOTES = Stream("quotes", "quote.avsc", "market.quotes.raw", 4, "market_data.quotes", _BY_TIME)
+COMPANIES = Stream("companies", "reference_data.avsc", "market.reference_data", 1, "reference_data.companies", _BY_KEY)
+STREAMS = (TRADES, QUOTES, COMPANIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,14 @@ class Volume:
         return max(1, self.trades // 8)
 
     @property
+    def companies(self) -> int:
+        """Changes of companies: one for fifty trades."""
+        return max(60, self.trades // 50)
+
+    @property
     def total(self) -> int:
-        """Both together."""
-        return self.trades + self.quotes
+        """All together."""
+        return self.trades + self.quotes + self.companies
 
 
 class Feed:
@@ -100,16 +118,20 @@ class Feed:
             UnreachableError: the broker does not take it.
         """
         market = Market(seed=1)
-        trades = quotes = 0
-        copies = {kind: _Copy(path) for kind, path in self._copies.items()}
+        companies = Companies(self._producer, COMPANIES.topic, self._ids[COMPANIES.kind], COMPANIES.schema_text())
+        trades = quotes = changes = 0
+        copies = {stream.kind: _Copy(self._copies[stream.kind]) for stream in (TRADES, QUOTES)}
         try:
             while trades < self._volume.trades:
                 count = min(CHUNK, self._volume.trades // 10, self._volume.trades - trades)
                 trades += count
                 due = self._volume.quotes * trades // self._volume.trades - quotes
                 quotes += due
-                if not self._wait(trades + quotes):
+                changed = self._volume.companies * trades // self._volume.trades - changes
+                changes += changed
+                if not self._wait(trades + quotes + changes):
                     return
+                self.sent += companies.send(changed)
                 for stream, columns in ((TRADES, market.trades(count)), (QUOTES, market.quotes(due))):
                     if len(columns):
                         copies[stream.kind].write(columns)
@@ -117,6 +139,7 @@ class Feed:
         finally:
             for copy in copies.values():
                 copy.close()
+            companies.save(self._copies[COMPANIES.kind])
 
     def _wait(self, count: int) -> bool:
         with self._changed:

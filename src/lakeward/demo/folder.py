@@ -29,8 +29,6 @@ tables:
 _TABLE = """\
   - topics: [{topic}]
     table: {table}
-    partition_by: [day(exchange_timestamp)]
-    sort_by: [exchange_timestamp, sequence_number]
 """
 
 
@@ -86,12 +84,15 @@ class Folder:
     def configure(self, brokers: str, registry: str, rows: int) -> None:
         """Write the configuration, with a commit every ``rows`` rows or every second."""
         head = _HEAD.format(brokers=brokers, registry=registry, rows=rows)
-        tables = [_TABLE.format(topic=stream.topic, table=stream.table) for stream in STREAMS]
-        self.configuration.write_text(head + "".join(tables), encoding="utf-8")
+        tables = ""
+        for stream in STREAMS:
+            tables += _TABLE.format(topic=stream.topic, table=stream.table)
+            tables += "".join(f"    {name}: {value}\n" for name, value in stream.settings.items())
+        self.configuration.write_text(head + tables, encoding="utf-8")
 
     def data_files(self) -> int:
         """How many data files lie in the warehouse, whether a table knows them or not."""
-        return sum(1 for _ in self.warehouse.rglob("*.parquet"))
+        return sum(1 for file in self.warehouse.rglob("*.parquet") if not file.stem.endswith("-deletes"))
 
     def _is_ours(self) -> bool:
         if not self.path.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lakeward.demo.feed import QUOTES, TRADES
+from lakeward.demo.feed import COMPANIES, QUOTES, TRADES
 from lakeward.engine import Engine
 from lakeward.errors import OperatorError
 from lakeward.sinks.iceberg.target import IcebergTarget
@@ -18,14 +18,14 @@ from lakeward.verification import Verdict, verify
 
 SUMMARY = f"""\
 WITH spreads AS (SELECT symbol, avg(ask_price - bid_price) AS spread FROM {QUOTES.table} GROUP BY symbol)
-SELECT symbol, count(*) AS trades, sum(volume)::BIGINT AS volume,
+SELECT symbol, any_value(company_name) AS company, count(*) AS trades, sum(volume)::BIGINT AS volume,
        (sum(price * volume) / sum(volume))::DECIMAL(18, 3) AS vwap,
        arg_min(price, sequence_number)::DECIMAL(18, 3) AS open,
        max(price)::DECIMAL(18, 3) AS high,
        min(price)::DECIMAL(18, 3) AS low,
        arg_max(price, sequence_number)::DECIMAL(18, 3) AS close,
        any_value(spread)::DECIMAL(18, 4) AS spread
-FROM {TRADES.table} JOIN spreads USING (symbol)
+FROM {TRADES.table} JOIN spreads USING (symbol) JOIN {COMPANIES.table} USING (company_id, symbol)
 GROUP BY symbol ORDER BY sum(price * volume) DESC LIMIT 8
 """  # noqa: S608 - the tables' own names
 """The day of the eight symbols with the highest turnover."""

@@ -39,10 +39,12 @@ def played(tmp_path_factory):
 def test_every_message_is_in_the_tables_once_although_a_writer_was_killed(played):
     _, document = played
     assert document["passed"]
-    assert [(t["compared"]["sent"], t["compared"]["rows"]) for t in document["tables"]] == [(20000,) * 2, (2500,) * 2]
+    *added, mirror = [(t["compared"]["sent"], t["compared"]["rows"]) for t in document["tables"]]
+    assert added == [(20000,) * 2, (2500,) * 2]
+    assert mirror[0] == mirror[1] > 100
     assert all(t["compared"]["exact"] and t["verify"]["passed"] for t in document["tables"])
     killed = document["killed"]
-    assert 22500 // 2 <= killed["rows"] < 22500
+    assert 22900 // 2 <= killed["rows"] < 22900
     assert killed["rows"] <= killed["sent"]
 
 
