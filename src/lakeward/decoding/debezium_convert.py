@@ -20,6 +20,11 @@ FIRST_DAY, LAST_DAY = -719_162, 2_932_896
 """0001-01-01 and 9999-12-31, in days since 1970-01-01."""
 INFINITE_DAYS = (-2_147_472_692, -2_147_472_691, 2**31 - 1, -(2**31))
 INFINITE_MOMENTS = (9_223_372_036_825_200_000, -9_223_372_036_832_400_000, 2**63 - 1, -(2**63))
+INFINITE_MILLIS = (9_223_372_036_825_200, -9_223_372_036_832_400)
+INFINITE_TEXTS = (
+    *("-5877611-06-21Z", "-5877611-06-22Z", "+294247-01-10T04:00:25.2Z", "-290308-12-21T19:59:27.6Z"),
+    *("infinity", "-infinity"),
+)
 """What stands for infinity in a date or a timestamp of PostgreSQL."""
 NOT_FINITE = ("NaN", "NAN", "POSITIVE_INFINITY", "NEGATIVE_INFINITY", "Infinity", "-Infinity")
 """How numbers that no decimal holds are written."""
@@ -78,7 +83,8 @@ def moments(divisor: int, factor: int) -> Convert:
             scale, part = 1, 1
         else:
             numbers, scale, part = integers(array), factor, divisor
-        null = null_mask(array) | np.isin(numbers, INFINITE_MOMENTS)
+        infinite = INFINITE_MOMENTS + (INFINITE_MILLIS if scale == 1000 else ())
+        null = null_mask(array) | np.isin(numbers, infinite)
         inexact = (numbers % part != 0) & ~null
         troubles.add(inexact, "inexact-timestamp", "the timestamp is finer than a microsecond")
         seconds = numbers // (1_000_000 * part // scale)
@@ -112,7 +118,7 @@ def iso(wanted: pa.DataType, code: str) -> Convert:
     """Make the conversion of ISO text, perhaps with a Z at its end, to what it tells without a zone."""
 
     def convert(array: pa.Array, troubles: Troubles) -> pa.Array:
-        infinite = pc.match_substring(array, "infinity", ignore_case=True).fill_null(fill_value=False)
+        infinite = pc.is_in(array, pa.array(INFINITE_TEXTS))
         text = pc.if_else(infinite, pa.scalar(None, pa.string()), pc.utf8_rtrim(array, "Z"))
         return _parsed(text, wanted, troubles, code, f"the string is not a {wanted}")
 
@@ -123,7 +129,7 @@ def zoned(array: pa.Array, troubles: Troubles) -> pa.Array:
     """ISO text with a zone to moments, infinity to null; moments stay what they are."""
     if not pa.types.is_string(array.type):
         return array
-    infinite = pc.match_substring(array, "infinity").fill_null(fill_value=False)
+    infinite = pc.is_in(array, pa.array(INFINITE_TEXTS))
     text = pc.if_else(infinite, pa.scalar(None, pa.string()), array)
     return _parsed(text, ZONED, troubles, "invalid-timestamp", "the string is not a timestamp with a zone")
 
@@ -142,18 +148,24 @@ def declared_decimal(wanted: pa.DataType) -> Convert:
 
 def _parsed(text: pa.Array, wanted: pa.DataType, troubles: Troubles, code: str, reason: str) -> pa.Array:
     """Cast all, or, where one is in the way, each."""
+    if pa.types.is_time(wanted):
+        text = pc.binary_join_element_wise(pa.scalar("1970-01-01T"), text, "")
     try:
-        return text.cast(wanted)
+        return _cast(text, wanted)
     except pa.ArrowInvalid:
         scalars, bad = [], np.zeros(len(text), np.bool_)
         for i in range(len(text)):
             try:
-                scalars.append(text.slice(i, 1).cast(wanted))
+                scalars.append(_cast(text.slice(i, 1), wanted))
             except pa.ArrowInvalid:
                 bad[i] = True
                 scalars.append(pa.nulls(1, wanted))
         troubles.add(bad, code, reason)
         return pa.concat_arrays(scalars)
+
+
+def _cast(text: pa.Array, wanted: pa.DataType) -> pa.Array:
+    return text.cast(MOMENT).cast(wanted) if pa.types.is_time(wanted) else text.cast(wanted)
 
 
 def to_bytes(array: pa.Array, troubles: Troubles) -> pa.Array:

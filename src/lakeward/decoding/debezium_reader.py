@@ -12,7 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from lakeward.decoding import json_reference
-from lakeward.decoding.debezium_convert import FIRST_DAY, LAST_DAY, NOT_FINITE, Troubles, number_text
+from lakeward.decoding.debezium_convert import (
+    FIRST_DAY,
+    INFINITE_DAYS,
+    INFINITE_TEXTS,
+    LAST_DAY,
+    NOT_FINITE,
+    Troubles,
+    number_text,
+)
 from lakeward.decoding.debezium_forms import Column, fields_of, plain_form
 from lakeward.decoding.debezium_members import NDInt
 from lakeward.decoding.json_inference import SPECIAL, Typed
@@ -21,7 +29,7 @@ from lakeward.decoding.json_rows import RowReader
 from lakeward.decoding.json_types import Field, FieldType, Kind
 from lakeward.records import Blobs, DecodedPart, Reject
 
-INFINITE = frozenset({"infinity", "-infinity"})
+MOST_DIGITS = 12
 FLOATING = frozenset({Kind.FLOAT, Kind.DOUBLE})
 TEXT = FieldType(Kind.TEXT)
 STRING_MODE = "; with `decimal.handling.mode: string`, or with schemas, it can be read"
@@ -157,15 +165,19 @@ def _special(value: Any, kind: FieldType) -> Any:
     if type(value) is str:
         if kind.kind in FLOATING and value in SPECIAL:
             return Special(value)
-        return None if kind.kind is Kind.TIMESTAMPTZ and value in INFINITE else value
+        return None if kind.kind is Kind.TIMESTAMPTZ and value in INFINITE_TEXTS else value
     if type(value) is list and kind.kind is Kind.LIST and kind.element is not None:
         return [_special(item, kind.element) for item in value]
     return value
 
 
 def _date(value: Any, field: Field) -> Any:
-    if isinstance(value, Whole) and FIRST_DAY <= int(value) <= LAST_DAY:
-        return int(value)
+    if isinstance(value, Whole) and len(value) < MOST_DIGITS:
+        days = int(value)
+        if days in INFINITE_DAYS:
+            return None
+        if FIRST_DAY <= days <= LAST_DAY:
+            return days
     return _without_zone(value, field)
 
 
@@ -179,6 +191,8 @@ def _without_zone(value: Any, field: Field) -> Any:
     """What a connector writes of a moment without a zone: as if it were UTC."""
     if type(value) is not str or not value.endswith("Z"):
         return value
+    if value in INFINITE_TEXTS:
+        return None
     return json_reference.CONVERTERS[field.type.kind](value[:-1], field.type, field.name)
 
 
