@@ -20,8 +20,8 @@ from benchmarks.ageing import Ageing, ageing
 from benchmarks.freshness import freshness
 from benchmarks.measuring import Feed, Run, baseline, lakeward
 from benchmarks.peers import Peer, Worker
+from benchmarks.poison import RATES, Damage, print_poison
 from benchmarks.poison import figures as poison_figures
-from benchmarks.poison import print_poison
 from benchmarks.report import medians, origin, print_runs
 from benchmarks.steady import starting, steady
 from benchmarks.table import figures
@@ -58,11 +58,11 @@ def measure(folder: Path, sizes: Sizes, parts: Sequence[str]) -> dict[str, Any]:
     """Measure ``parts``, one after the other; say what cannot be, because its server is not installed."""
     result: dict[str, Any] = origin() | {"messages": dict(sizes.messages), "parts": list(parts)}
     chosen = set(parts)
-    if chosen & {"throughput", "throughput-s3", "peers", "starting", "steady", "freshness"}:
+    if chosen & {"throughput", "throughput-s3", "peers", "starting", "steady", "freshness", "poison"}:
         result |= _Streams(folder, sizes, chosen).measured()
     if "poison" in chosen:
         result["poison"] = {name: poison_figures(name, sizes.poison) for name in sizes.messages}
-        print_poison(result["poison"])
+        print_poison("DECODER", result["poison"])
     aged = [*_aged(folder, sizes, chosen)]
     if aged:
         result["ageing"] = [asdict(one) for one in aged]
@@ -99,7 +99,27 @@ class _Streams:
             if isinstance(registry, SchemaRegistry):
                 result |= self._peers(kafka, registry, feeds)
             result |= self._lone(kafka, registry)
+            if "poison" in self.parts:
+                result["poisoned"] = {name: self._poisoned(name, kafka, registry) for name in self.sizes.messages}
+                print_poison("WHOLE PIPELINE, START-UP TAKEN OFF", result["poisoned"])
         return result
+
+    def _poisoned(self, name: str, kafka: Kafka, registry: Registry) -> dict[str, float]:
+        """Nanoseconds of CPU a message through the whole writer, by the share of bad ones, which become letters."""
+        found: dict[str, float] = {}
+        servers, messages = kafka.bootstrap_servers, self.sizes.poison
+        empty = kafka.create_topic(f"poison.{name}.empty", PARTITIONS, KEPT)
+        for rate in RATES:
+            topic, damage = kafka.create_topic(f"poison.{name}.{rate:g}", PARTITIONS, KEPT), Damage(rate)
+            fill(servers, topic, name, messages, registry, damage)
+            feed = Feed(servers, registry.url, topic, empty, name, messages)
+            if not found:
+                lakeward(self.folder, feed)  # fills the cache of compiled decoders
+            run = lakeward(self.folder, feed)
+            if run.rows != messages - damage.bad:
+                raise SystemExit(f"{topic}: {damage.bad} of {messages} were bad, {run.rows} became rows")
+            found[f"{rate:g}"] = 1e9 * (run.cpu_s - run.startup_cpu_s) / messages
+        return found
 
     def _feeds(self, kafka: Kafka, registry: Registry) -> list[Feed]:
         found = []

@@ -45,17 +45,31 @@ def decoding(kind: str, messages: int) -> Iterator[tuple[Decoder, Blobs]]:
         yield AvroDecoder(client, None), avro_payloads(trades, schema_id)
 
 
-def poisoned(good: Blobs, rate: float) -> tuple[Blobs, int]:
-    """The same messages with a share of them damaged, spread evenly, and how many those are."""
-    bad = int(len(good) * rate)
+def poisoned(good: Blobs, bad: int) -> Blobs:
+    """The same messages with so many of them damaged, spread evenly."""
     if not bad:
-        return good, 0
+        return good
     places = np.linspace(0, len(good) - 1, bad).astype(np.int64)
     damaged = Blobs.of([_damaged(good.get(int(place)) or b"", number) for number, place in enumerate(places)])
     start, length = good.start.copy(), good.length.copy()
     start[places] = damaged.start + len(good.data)
     length[places] = damaged.length
-    return Blobs(np.concatenate([good.data, damaged.data]), start, length), bad
+    return Blobs(np.concatenate([good.data, damaged.data]), start, length)
+
+
+class Damage:
+    """Damages a share of a stream that comes in pieces. ``bad``: how many messages so far."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._messages = 0
+        self.bad = 0
+
+    def __call__(self, good: Blobs) -> Blobs:
+        """The next piece."""
+        self._messages += len(good)
+        before, self.bad = self.bad, int(self._messages * self._rate)
+        return poisoned(good, self.bad - before)
 
 
 def _damaged(payload: bytes, number: int) -> bytes:
@@ -97,16 +111,16 @@ def figures(kind: str, messages: int, repeat: int = 5) -> dict[str, float]:
     with decoding(kind, messages) as (decoder, good):
         measure(decoder, good, 1)  # compiles
         for rate in RATES:
-            values, bad = poisoned(good, rate)
-            found[f"{rate:g}"], rejects = measure(decoder, values, repeat)
+            bad = int(len(good) * rate)
+            found[f"{rate:g}"], rejects = measure(decoder, poisoned(good, bad), repeat)
             if rejects != bad:
                 raise SystemExit(f"{kind}: {bad} messages were bad, {rejects} were rejected")
     return found
 
 
-def print_poison(found: Mapping[str, Mapping[str, float]]) -> None:
-    """A line a kind, a column a share of bad records."""
-    head = ("DECODER, NS A MESSAGE", *(f"{rate:g} BAD" for rate in RATES))
+def print_poison(what: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    """A line a kind, a column a share of bad records; ``what``: of what these are nanoseconds a message."""
+    head = (f"{what}, NS A MESSAGE", *(f"{rate:g} BAD" for rate in RATES))
     print_table(head, [(kind, *(f"{value:,.0f}" for value in by_rate.values())) for kind, by_rate in found.items()])
 
 
@@ -116,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", default=",".join(KINDS), help="avro, json or both")
     parser.add_argument("--messages", type=int, default=1_000_000, help="messages decoded in each run")
     chosen = parser.parse_args(arguments)
-    print_poison({kind: figures(kind, chosen.messages) for kind in chosen.kinds.split(",")})
+    print_poison("DECODER", {kind: figures(kind, chosen.messages) for kind in chosen.kinds.split(",")})
 
 
 if __name__ == "__main__":

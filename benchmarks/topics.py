@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from lakeward.records import Blobs
 from lakeward.testing.generators import Market, avro_payloads, homes_of, iso_text, json_payloads, keys_of
 from lakeward.testing.producing import produce, producer_of
 
@@ -39,11 +41,18 @@ class Registry(Protocol):
         """Register a schema's text; return its id."""
 
 
-def fill(servers: str, topic: str, encoding: str, messages: int, registry: Registry) -> None:
-    """Send ``messages`` trades, spread over six partitions by symbol."""
+def fill(
+    servers: str,
+    topic: str,
+    encoding: str,
+    messages: int,
+    registry: Registry,
+    damage: Callable[[Blobs], Blobs] = lambda values: values,
+) -> None:
+    """Send ``messages`` trades, spread over six partitions by symbol; ``damage`` makes some of them bad."""
     schema_id = registry.register(f"{topic}-value", SCHEMA.read_text()) if encoding == "avro" else 0
     market, producer = Market(seed=1), producer_of(servers)
     for start in range(0, messages, CHUNK):
         trades = market.trades(min(CHUNK, messages - start))
         values = avro_payloads(trades, schema_id) if encoding == "avro" else json_payloads(trades, iso_text)
-        produce(producer, topic, values, keys_of(trades), homes_of(trades, 6))
+        produce(producer, topic, damage(values), keys_of(trades), homes_of(trades, 6))
