@@ -53,7 +53,13 @@ decode: json                            # types are inferred; for exact decimals
 
 """
 
-_TAIL = """\
+_DEBEZIUM = """\
+decode:
+  debezium: {format: json}              # or avro, with a schema_registry; JSON may come with schemas or without
+
+"""
+
+_SINK = """\
 sink:
   iceberg:
     warehouse: ${WAREHOUSE:-./warehouse}   # without a catalog: a local folder, its SQLite catalog inside
@@ -69,22 +75,57 @@ flush: {interval: 5s, rows: 500000, bytes: 128MiB}   # a commit when the first o
 
 snapshots: {keep: 7d}                   # how far back a table can be read and rolled back
 
+"""
+
+_LOG = """
+log: {level: "${LOG_LEVEL:-INFO}"}
+"""
+
+_RECORDS = """\
 tables:
   - topics: [events]                    # or topic_pattern: shop\\.(?P<name>\\w+), and {name} below
     table: raw.events                   # namespace.table; created with the first data
     # partition_by: [day(created_at)]   # column, year(c), month(c), day(c), hour(c), "bucket(16, c)", "truncate(8, c)"
     # sort_by: [created_at, id desc]
     # metadata_columns: {_partition: partition, _offset: offset, _time: timestamp}
-
-log: {level: "${LOG_LEVEL:-INFO}"}
+    # mode: upsert                      # a keyed topic: the last value of a key is its row, a tombstone deletes it
+    # key: [id]
+    # decode_key: string                # string | long | json | avro: how the message key is read
 """
 
+_CHANGES = """\
+tables:
+  # <topics>
+  - topic_pattern: <pattern>
+    table: "<table>"                    # namespace.table; made with the first change, and changed as the source is
+    mode: upsert                        # the table mirrors its source; append: every change is a row
+    on_delete: delete                   # delete | mark (keep the row, and set _cdc_deleted)
+    metadata_columns:                   # column: what it holds
+      _cdc_operation: operation
+      _cdc_timestamp: source_timestamp
+      _cdc_position: source_position
+    # partition_by: [day(created_at)]   # column, year(c), month(c), day(c), hour(c), "bucket(16, c)", "truncate(8, c)"
+    # sort_by: [created_at, id desc]
+"""
+
+
+def _changes(topics: str, pattern: str, table: str) -> str:
+    return _CHANGES.replace("<topics>", topics).replace("<pattern>", pattern).replace("<table>", table)
+
+
+_POSTGRES = _changes("<topic.prefix>.<schema>.<table>", r"shop\.public\.(?P<name>\w+)", "shop.{name}")
+_MONGODB = _changes(
+    "<topic.prefix>.<database>.<collection>", r"shop\.(?P<database>\w+)\.(?P<name>\w+)", "{database}.{name}"
+)
 _SOURCES = {
-    "kafka-avro": _HEAD.replace("<records>", "Avro records") + _AVRO,
-    "kafka-json": _HEAD.replace("<records>", "JSON records") + _JSON,
+    "kafka-avro": (_HEAD.replace("<records>", "Avro records") + _AVRO, _RECORDS),
+    "kafka-json": (_HEAD.replace("<records>", "JSON records") + _JSON, _RECORDS),
+    "debezium-postgres": (_HEAD.replace("<records>", "PostgreSQL's rows, by Debezium") + _DEBEZIUM, _POSTGRES),
+    "debezium-mongodb": (_HEAD.replace("<records>", "MongoDB's documents, by Debezium") + _DEBEZIUM, _MONGODB),
 }
-_SINKS = {"iceberg": _TAIL}
-_LATER_SOURCES = ("debezium-postgres", "debezium-mongodb", "postgres-buffer")
+"""What reads, and what it feeds."""
+_SINKS = {"iceberg": _SINK}
+_LATER_SOURCES = ("postgres-buffer",)
 _LATER_SINKS = ("delta",)
 
 
@@ -138,4 +179,5 @@ def template(source: str, sink: str, file: Path) -> str:
             raise ConfigurationError(
                 f"{flag} {chosen} is not available in this version", f"There is {' and '.join(known)}."
             )
-    return (_SOURCES[source] + _SINKS[sink]).replace("<file>", str(file))
+    head, tables = _SOURCES[source]
+    return (head + _SINKS[sink] + tables + _LOG).replace("<file>", str(file))

@@ -19,17 +19,21 @@ def run(*args):
     return CliRunner().invoke(main, args)
 
 
-@pytest.mark.parametrize("source", ["kafka-avro", "kafka-json"])
+ALL = ["kafka-avro", "kafka-json", "debezium-postgres", "debezium-mongodb"]
+
+
+@pytest.mark.parametrize("source", ALL)
 def test_what_init_writes_passes_the_check(source, folder):
     assert run("init", "--from", source, "--to", "iceberg").exit_code == 0
     result = run("check", "--offline")
     assert (result.exit_code, result.output) == (0, "lakeward.yaml: fine, pipeline my-pipeline, 1 table\n")
     config = load(folder / "lakeward.yaml", {})
-    assert config.decode.kind == source.removeprefix("kafka-")
+    assert config.decode.kind == ("debezium" if source.startswith("debezium") else source.removeprefix("kafka-"))
+    config.require_available()
     assert (config.schema_registry is not None) == (source == "kafka-avro")
 
 
-@pytest.mark.parametrize("source", ["kafka-avro", "kafka-json"])
+@pytest.mark.parametrize("source", ALL)
 def test_its_commented_settings_are_settings_too(source, folder):
     run("init", "p.yaml", "--from", source)
     text = (folder / "p.yaml").read_text()
@@ -65,7 +69,7 @@ def test_init_does_not_overwrite_unless_it_is_told_to(folder):
     assert (folder / "lakeward.yaml").read_text() != "mine"
 
 
-@pytest.mark.parametrize("flags", [("--from", "debezium-postgres"), ("--from", "postgres-buffer"), ("--to", "delta")])
+@pytest.mark.parametrize("flags", [("--from", "postgres-buffer"), ("--to", "delta")])
 def test_what_is_not_available_is_refused_and_nothing_is_written(flags, folder):
     result = run("init", *flags)
     assert result.exit_code == 2
