@@ -160,6 +160,7 @@ class Assembly:
                 table=tuple(name.replace("/", ".").split(".")),
                 layout=table.layout,
                 keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+                keep_most=self.config.snapshots.most,
                 schema_changes=SchemaChanges(table.schema_changes),
                 rewriter=self._rewriter,
             )
@@ -192,6 +193,7 @@ class Assembly:
             pipeline=self.config.name,
             table=tuple(chosen.table.replace("/", ".").split(".")),
             keep_ms=int(self.config.snapshots.keep.total_seconds() * 1000),
+            keep_most=self.config.snapshots.most,
             rewriter=self._rewriter,
         )
         chance = random.Random(self._chance.getrandbits(64))  # noqa: S311 - jitter and ids, used by its own thread

@@ -28,6 +28,12 @@ class Snapshots(Section):
         description="Oldest snapshot that is kept, thinned out with age: all of the last minutes, then one a minute, "
         "an hour, a day.",
     )
+    most: int | None = Field(
+        default=None,
+        ge=1,
+        description="Snapshots that are kept at most: the newest, and those that something needs. Default: as many as "
+        "`keep` says, about 120 for a week.",
+    )
 
 
 class Log(Section):

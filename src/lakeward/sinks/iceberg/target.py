@@ -36,7 +36,7 @@ from lakeward.sinks.iceberg.attempt import KEY, key_told
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
 from lakeward.sinks.iceberg.evolution import Growth, Shape, grow, iceberg_schema
-from lakeward.sinks.iceberg.expiry import DAY_MS, doomed
+from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import find, pipelines_of
 from lakeward.sinks.iceberg.fitting import evolution, grown, shape_of
@@ -68,7 +68,8 @@ class TargetSettings:
     """``pipeline`` owns the positions. ``table`` is namespace and name. ``properties`` are for the table's creation.
 
     ``rewriter`` runs what compaction rewrites; None: small files stay as they are.
-    ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds. ``schema_changes``: whether the table
+    ``keep_ms``: how far back a snapshot is kept to roll back to, milliseconds; ``keep_most``: how many are, at most.
+    ``schema_changes``: whether the table
     may change in the commit of rows that need it; library appends never change it. ``index``: how much memory the index
     of keys may take, where batches upsert.
     """
@@ -78,6 +79,7 @@ class TargetSettings:
     layout: Layout = field(default_factory=Layout)
     properties: Mapping[str, str] = field(default_factory=dict)
     keep_ms: int = 7 * DAY_MS
+    keep_most: int | None = None
     rewriter: Submit | None = None
     schema_changes: SchemaChanges = SchemaChanges.EVOLVE
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -93,7 +95,7 @@ class IcebergTarget:
         self._handle = Handle(catalog, settings.table, clock)
         self._outlook: tuple[Any, Shape] = (None, Shape())
         manifests = Manifests()
-        self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms, manifests)
+        self._upkeep = Upkeep(settings.pipeline, self._handle, clock, settings.keep_ms, manifests, settings.keep_most)
         self._desk = Desk(settings.pipeline, self._handle, manifests, clock, chance, threading.Event(), self._upkeep)
         self._upserts = Upserts(manifests, self.name, settings.index)
         rewriter = settings.rewriter or at_once
@@ -314,7 +316,7 @@ class IcebergTarget:
 
     def expirable(self, most: int | None = None) -> int:
         """How many snapshots `expire` would let go now."""
-        return len(doomed(self._handle.look().metadata, self.settings.keep_ms, most))
+        return len(self._upkeep.expirable(self._handle.look(), most))
 
     @property
     def rewriter(self) -> Rewriter:

@@ -47,6 +47,8 @@ class Upkeep:
     keep_ms: int
     manifests: Manifests = field(default_factory=Manifests)
     """What the target knows of the manifests that it wrote."""
+    keep_most: int | None = None
+    """How many snapshots are left at most, besides those that something needs; None for as many as there are."""
     _references: References = field(default_factory=References)
     _litter: deque[tuple[float, str]] = field(default_factory=deque)
     _commits: int = 0
@@ -75,10 +77,10 @@ class Upkeep:
     def expire(self, most: int | None = None) -> None:
         """Archive what is to go, then let it go in one commit that asserts the head; a rival's commit wins over it.
 
-        ``most``: how many snapshots are to be left, besides those that something needs; None for as many as there are.
+        ``most``: how many snapshots are to be left, this time.
         """
         table = self.handle.known()
-        going = doomed(table.metadata, self.keep_ms, most)
+        going = self.expirable(table, most)
         if not going:
             return
         pointer = self._archive(table, going)
@@ -101,6 +103,10 @@ class Upkeep:
                 self._discard(path)
         for path in unreferenced(after.metadata, going, after.metadata.snapshots):
             self._discard(path)
+
+    def expirable(self, table: Table, most: int | None = None) -> list[Snapshot]:
+        """What `expire` would let go."""
+        return doomed(table.metadata, self.keep_ms, self.keep_most if most is None else most)
 
     def _archive(self, table: Table, going: list[Snapshot]) -> Pointer:
         children = {s.parent_snapshot_id: s.snapshot_id for s in ancestry(table.metadata) if s.parent_snapshot_id}
