@@ -53,8 +53,7 @@ class DeadLetters(Section):
     )
     headers: Flag = Field(
         default=True,
-        description="Whether their headers are kept. To have them, the headers of all records are read, which costs "
-        "some throughput.",
+        description="Whether their headers are kept.",
     )
 
 
