@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import random
+import uuid
 from typing import Protocol
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import Schema
+from pyiceberg.types import UUIDType
 
 from lakeward.engine import Engine, quoted
 from lakeward.errors import Directive, LakewardError, OperatorError, PermissionDeniedError
+from lakeward.keys import hashes
 from lakeward.ledger import LedgerEntry
 from lakeward.sinks.iceberg.inspection import Inspection, examine_files, inspect
+from lakeward.sinks.iceberg.schema import conform
 from lakeward.sinks.iceberg.target import IcebergTarget
+from lakeward.sinks.iceberg.upsert.index import KeyIndex
 from lakeward.verification.commits import Commits, Kind, audit_ledger, audit_others, sort_out
 from lakeward.verification.letters import Waiting, audit_letters
 from lakeward.verification.verdict import Findings, Verdict, plural
+
+BATCH_ROWS = 100_000
 
 
 class SourceAudit(Protocol):
@@ -147,3 +158,36 @@ def _keys(seen: Seen, findings: Findings) -> None:
     told = seen.inspection.deeds[-1].record.after.rows if seen.inspection.deeds else counted
     if told != counted:
         findings.problems.append(f"the data files hold {counted:,} rows, the snapshot says {told:,}")
+    if counted == distinct and not unknown:
+        _index(seen, columns, counted, findings)
+
+
+def _index(seen: Seen, columns: str, counted: int, findings: Findings) -> None:
+    """Does the index that a writer would build find exactly the rows that DuckDB sees? ``counted``: all keys differ."""
+    table, key = seen.inspection.table, seen.inspection.key
+    index = KeyIndex(key)
+    index.advance(table)
+    keys = Schema(*(table.schema().find_field(name).model_copy(update={"required": False}) for name in key))
+    found = 0
+    for batch in seen.engine.query(f"SELECT {columns} FROM {quoted(table)}").to_arrow_reader(BATCH_ROWS):  # noqa: S608
+        rows = pa.Table.from_batches([batch])
+        if len(rows):
+            files, _ = index.find(hashes(conform(_stored(rows, keys), keys)))
+            found += int((files >= 0).sum())
+    findings.say("index", f"{found:,} keys found where the files have them", keys=found)
+    if found != counted:
+        findings.problems.append(f"the index of keys finds {found:,} of {counted:,} rows. Please report this")
+
+
+def _stored(rows: pa.Table, keys: Schema) -> pa.Table:
+    """``rows`` as DuckDB has them in the types of the table: it makes texts of uuids."""
+    wanted = schema_to_pyarrow(keys, include_field_ids=False)
+    columns = []
+    for field in wanted:
+        column = rows.column(field.name)
+        if isinstance(keys.find_field(field.name).field_type, UUIDType):
+            texts = column.cast(pa.string()).to_pylist()
+            columns.append(pa.array([uuid.UUID(text).bytes for text in texts], pa.binary(16)))
+        else:
+            columns.append(column.cast(field.type))
+    return pa.table(columns, names=list(wanted.names))
