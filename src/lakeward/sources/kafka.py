@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consu
 from lakeward.sources.kafka_gather import native_intake
 from lakeward.sources.kafka_intake import END, Event, Intake, PlainIntake, Taken
 from lakeward.sources.kafka_runs import Run, Runs
+from lakeward.sources.kafka_survey import surveying
 from lakeward.sources.kafka_topics import TopicWatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -78,7 +80,7 @@ class KafkaSource:
             ConfigurationError: a property that is ours is set otherwise (PROTOCOL S4), or librdkafka refuses one.
         """
         client_id = f"lakeward-{next(_numbers)}"
-        properties = properties_of(self._settings, client_id)
+        properties = {**properties_of(self._settings, client_id), **self._name()}
         self._consumer = consumer = consumer_of(
             {**properties, "error_cb": self._trouble.heard, "on_commit": _on_commit, "logger": _logger()}
         )
@@ -89,6 +91,19 @@ class KafkaSource:
             log.warning("native gathering is not possible with this confluent-kafka; reading the plain way")
         self._intake = intake or PlainIntake(consumer, headers=self._settings.headers)
         self._subscribe()
+
+    def _name(self) -> dict[str, str]:
+        """The member's name, which tells the topics that are there as well.
+
+        A broker gives a member that was killed and comes back under its name what it had, and nothing of topics that
+        have come up in between: with more topics it is another member.
+        """
+        name = self._settings.properties.get("group.instance.id")
+        if not name or not (self._settings.patterns or len(self._settings.topics) > 1):
+            return {}
+        with surveying(self._settings, self._clock) as catalogue:
+            found = TopicWatch(self._settings, self._clock).among(catalogue.topics())
+        return {"group.instance.id": f"{name}-{hashlib.sha256(' '.join(sorted(found)).encode()).hexdigest()[:8]}"}
 
     def poll(self, timeout: float) -> Polled:
         """See `Source.poll`."""

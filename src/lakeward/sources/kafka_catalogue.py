@@ -44,6 +44,18 @@ class Catalogue:
         low, end = self._offsets(there, EARLIEST), self._offsets(there, LATEST)
         return {p: Bounds(low[p], end[p]) for p in there if p in low and p in end}
 
+    def topics(self) -> frozenset[str]:
+        """All topics that there are.
+
+        Raises:
+            UnreachableError, PermissionDeniedError: the brokers do not say.
+        """
+        try:
+            known = self._asking().list_topics(timeout=REQUEST_S).topics
+        except KafkaException as failure:
+            raise unanswered("topics", failure) from failure
+        return frozenset(name for name, about in known.items() if about.error is None and about.partitions)
+
     def _there(self, topics: list[str]) -> list[Partition]:
         """The partitions of ``topics``. Asked for all that there are: a question about one by name may create it."""
         try:

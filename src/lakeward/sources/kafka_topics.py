@@ -6,6 +6,7 @@ librdkafka's own patterns are another dialect than Python's, so topics are looke
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
 
 import structlog
 from confluent_kafka import Consumer, KafkaException
@@ -46,9 +47,13 @@ class TopicWatch:
             log.debug("topics not listed", reason=failure.args[0].str())
             return False
         existing = {name for name, about in there.items() if about.error is None and about.partitions}
-        matched = {name for name in existing if any(pattern.fullmatch(name) for pattern in self._patterns)}
-        new = ((existing & self._named) | matched) - self.found
+        new = self.among(existing) - self.found
         if new:
             log.info("subscribes", topics=sorted(new))
             self.found |= new
         return bool(new)
+
+    def among(self, existing: AbstractSet[str]) -> frozenset[str]:
+        """Those of ``existing`` that are to be read."""
+        matched = {name for name in existing if any(pattern.fullmatch(name) for pattern in self._patterns)}
+        return frozenset((existing & self._named) | matched)
