@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lakeward.decoding import json_reference
+from lakeward.decoding import bson, json_reference
 from lakeward.decoding.bson_documents import ID, KEY
 from lakeward.decoding.bson_updates import changed
+from lakeward.decoding.debezium_members import NDInt
 from lakeward.decoding.debezium_plain import PlainImages
 from lakeward.decoding.debezium_rows import Images, with_all
 from lakeward.decoding.json_reference import NotDecodableError
@@ -59,3 +60,17 @@ def by_table(columns: pa.Schema | None, names: Iterable[tuple[str, ...]]) -> boo
 def has_id(columns: pa.Schema) -> bool:
     """Whether these are the columns of documents, which an ``_id`` identifies."""
     return ID in columns.names and KEY not in columns.names
+
+
+def flat_identities(keys: Blobs, index: NDInt, rejects: list[Reject]) -> Blobs:
+    """Documents, as plain JSON, of the keys of flat rows at ``index``: what they call ``id`` is ``_id``."""
+    texts: list[bytes | None] = [None] * len(keys)
+    for i in index.tolist():
+        try:
+            value = json_reference.parse(keys.get(i) or b"")[KEY]
+            extended = isinstance(value, str) and value.startswith("{")
+            text = value if extended else json_reference.compact(value)
+            texts[i] = bson.plain(f'{{"{ID}":{text}}}'.encode())
+        except NotDecodableError as error:
+            rejects.append(Reject(i, error.code, error.reason))
+    return Blobs.of(texts)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lakeward.decoding.bson_documents import ID, KEY, DocumentKeys, names_of, rewritten, unescaped
+from lakeward.decoding.bson_documents import ID, KEY, DocumentKeys, names_of, unescaped
 from lakeward.decoding.debezium_described import DescribedImages, DescribedObjects
-from lakeward.decoding.debezium_documents import by_table, has_id, updates
+from lakeward.decoding.debezium_documents import by_table, flat_identities, has_id, updates
 from lakeward.decoding.debezium_envelope import EnvelopeReader, Envelopes, Part
 from lakeward.decoding.debezium_events import SourceReader
 from lakeward.decoding.debezium_keys import KeyReader, Keys
@@ -119,8 +119,7 @@ class JsonEvents:
         if self._of_documents and names == (ID,):
             return self._documents.keys(self._document_keys.documents(keys.values), index, names, rejects)
         if self._ids and names == (ID,):
-            identities = rewritten(self._document_keys.documents(keys.values), rejects, self._cache_folder)
-            return self._plain.keys(identities, index, names, rejects)
+            return self._plain.keys(flat_identities(keys.values, index, rejects), index, names, rejects)
         described = keys.group[index] >= 0
         if not described.any():
             return self._plain.keys(keys.values, index, names, rejects)
