@@ -11,10 +11,11 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import (
+    CHANGED_PARTITION_COUNT_PROP,
     Operation,
     Snapshot,
-    SnapshotSummaryCollector,
     Summary,
+    UpdateMetrics,
     update_snapshot_summaries,
 )
 from pyiceberg.table.update import (
@@ -147,7 +148,7 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
             "sequence-number": sequence_number,
             "timestamp-ms": time_ms,
             "manifest-list": list_path,
-            "summary": _summary(metadata, head, change, entries),
+            "summary": _summary(head, change, entries),
             "schema-id": metadata.current_schema_id,
         }
     )
@@ -176,23 +177,25 @@ def build(table: Table, entries: Entries, contents: Contents, manifests: Manifes
     )
 
 
-def counted(metadata: TableMetadata, change: Amendment) -> dict[str, str]:
+def counted(change: Amendment) -> dict[str, str]:
     """What a snapshot's summary says of ``change``."""
-    collector = SnapshotSummaryCollector()
-    specs, schema = metadata.specs(), metadata.schema()
+    metrics = UpdateMetrics()
     for file in (*change.files, *change.deletes):
-        collector.add_file(file, partition_spec=specs[file.spec_id], schema=schema)
+        metrics.add_file(file)
     for file in change.gone:
-        collector.remove_file(file, partition_spec=specs[file.spec_id], schema=schema)
-    return collector.build()
+        metrics.remove_file(file)
+    told = metrics.to_dict()
+    every = (*change.files, *change.deletes, *change.gone)
+    partitions = {(file.spec_id, repr(file.partition)) for file in every if len(file.partition)}
+    return {**told, CHANGED_PARTITION_COUNT_PROP: str(len(partitions))} if partitions else told
 
 
-def _summary(metadata: TableMetadata, head: Snapshot | None, change: Amendment, entries: Entries) -> Summary:
+def _summary(head: Snapshot | None, change: Amendment, entries: Entries) -> Summary:
     ledger = {key_of(name): encode(entry.carried()) for name, entry in entries.others.items()}
     ledger[key_of(entries.pipeline)] = encode(entries.own)
     # Insert-only commits must be "append": incremental readers skip anything else.
     operation = Operation.APPEND if change.appends else Operation.OVERWRITE
-    summary = Summary(operation, **counted(metadata, change), **ledger)
+    summary = Summary(operation, **counted(change), **ledger)
     return update_snapshot_summaries(summary, previous_summary=head.summary if head else None)
 
 

@@ -109,7 +109,7 @@ class Compactor:
             if not replacement.sent:  # provably nobody's
                 discard(self.handle.known().io, done.files)
             return None
-        self.upserts.moved(self.handle.known(), done, made.change)
+        self.upserts.moved(self.handle.known(), done, made)
         log.info("compacted", table=self.handle.name, files=files, into=len(done.files), rows=rows)
         self._commits = self.fanout  # a tier above may be full now
         return made

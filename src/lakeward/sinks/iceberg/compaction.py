@@ -52,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Live files of one partition that become one file (or a few), oldest first, and the deletes of their rows."""
+    """Live files that become one file a partition (or a few), oldest first, and the deletes of their rows."""
 
     entries: tuple[ManifestEntry, ...]
     deletes: tuple[DataFile, ...] = ()
@@ -112,7 +112,7 @@ class Survey:
     _small: OrderedDict[str, list[ManifestEntry]] = field(default_factory=OrderedDict)
 
     def due(self, table: Table, limits: Limits, *, least: int) -> Job | None:
-        """The most crowded tier of any partition that holds ``least`` files or more; else files with much deleted.
+        """The most crowded tiers of all partitions that hold ``least`` files or more; else files with much deleted.
 
         None where nothing is due. A table with deletes that may concern several files is left alone.
         """
@@ -133,14 +133,12 @@ class Survey:
                     if _deleted_share(entry.data_file, deletes) >= _MUCH_DELETED:
                         groups.setdefault((repr(entry.data_file.partition), _DIRTY), []).append(entry)
         self._forget(carried)
-        fitting = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier != _DIRTY]
-        crowded = max(fitting, key=len, default=[])
-        if len(crowded) < max(2, least):
-            dirty = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier == _DIRTY]
-            crowded = max(dirty, key=len, default=[])
-        if not crowded:
+        crowded = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier != _DIRTY]
+        dirty = [_fitting(entries, limits) for (_, tier), entries in groups.items() if tier == _DIRTY]
+        chosen = _joined([one for one in crowded if len(one) >= max(2, least)], limits) or _joined(dirty, limits)
+        if not chosen:
             return None
-        return Job(tuple(crowded), tuple(one for e in crowded for one in deletes.get(e.data_file.file_path, ())))
+        return Job(tuple(chosen), tuple(one for e in chosen for one in deletes.get(e.data_file.file_path, ())))
 
     def _small_of(self, manifest: ManifestFile, io: FileIO, limits: Limits) -> list[ManifestEntry]:
         held = self._small.get(manifest.manifest_path)
@@ -247,4 +245,16 @@ def _fitting(entries: Iterable[ManifestEntry], limits: Limits) -> list[ManifestE
         if (size > limits.input and chosen) or len(chosen) == MOST_FILES:
             break
         chosen.append(entry)
+    return chosen
+
+
+def _joined(groups: Sequence[list[ManifestEntry]], limits: Limits) -> list[ManifestEntry]:
+    """The largest of them, and as many others as one rewrite may read beside: each takes a commit."""
+    chosen: list[ManifestEntry] = []
+    size = 0
+    for group in sorted(groups, key=len, reverse=True):
+        more = sum(entry.data_file.file_size_in_bytes for entry in group)
+        if not chosen or (size + more <= limits.input and len(chosen) + len(group) <= MOST_FILES):
+            chosen += group
+            size += more
     return chosen

@@ -30,6 +30,7 @@ from pyiceberg.table import TableProperties
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
+from lakeward.sinks.iceberg.manifest_blocks import Described, in_blocks
 from lakeward.sinks.iceberg.store import WholeFile
 
 FANOUT = 16
@@ -113,6 +114,7 @@ class Manifests:
     def __init__(self) -> None:
         self._head: tuple[int, list[ManifestFile]] | None = None
         self._entries: OrderedDict[str, list[ManifestEntry]] = OrderedDict()
+        self._described = Described()
 
     def of(self, snapshot: Snapshot | None, io: FileIO) -> list[ManifestFile]:
         """The manifests of ``snapshot`` that list any live file."""
@@ -231,6 +233,7 @@ class Manifests:
         kept: list[ManifestEntry] = []
         read = list(entries)  # before a file is begun: closing it empty would raise another error than reading did
         with paper.writer(paper.metadata.default_spec_id if spec_id is None else spec_id, content) as writer:
+            in_blocks(writer, self._described)
             for entry in read:
                 writer.add_entry(entry)
                 if entry.status != ManifestEntryStatus.DELETED:

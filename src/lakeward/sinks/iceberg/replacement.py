@@ -52,13 +52,14 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Replacing:
-    """A snapshot that is written and not yet anybody's."""
+    """A snapshot that is written and not yet anybody's. ``moved``: rows of its new files that it deletes itself."""
 
     snapshot: Snapshot
     requirements: tuple[TableRequirement, ...]
     updates: tuple[TableUpdate, ...]
     manifests: list[ManifestFile]
     change: Amendment
+    moved: Sequence[Gone]
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Replacement:
     rewritten: Rewritten
     now_ms: int
     sent: bool = False
+    _dead: Sequence[Gone] = ()
 
     def run(self) -> Replacing | None:
         """Commit it; None where the table has changed so that it cannot be, or the outcome stays unknown.
@@ -136,7 +138,7 @@ class Replacement:
                 "sequence-number": sequence_number,
                 "timestamp-ms": time_of_next(metadata, self.now_ms),
                 "manifest-list": list_path,
-                "summary": self._summary(metadata, head, change, entries),
+                "summary": self._summary(head, change, entries),
                 "schema-id": metadata.current_schema_id,
             }
         )
@@ -155,6 +157,7 @@ class Replacement:
             tuple(updates),
             composed,
             change,
+            self._dead,
         )
 
     def _change(self, table: Table, carried: Sequence[ManifestFile]) -> Amendment | None:
@@ -170,8 +173,8 @@ class Replacement:
         standing = [one for file in job.files for one in deletes.get(file.file_path, ())]
         since = [file for file in standing if file.file_path not in known]
         moved = self.rewritten.moved(deleted_rows(table.io, since)) if since else []
-        gone = [Gone(file, positions) for file, positions in moved]
-        written = write_deletes(table, gone, f"{self.rewritten.name}-{metadata.new_snapshot_id()}")
+        self._dead = [Gone(file, positions) for file, positions in moved]
+        written = write_deletes(table, self._dead, f"{self.rewritten.name}-{metadata.new_snapshot_id()}")
         return Amendment(self.rewritten.files, written, [*job.files, *standing])
 
     def _composed(self, paper: Paper, change: Amendment, carried: Sequence[ManifestFile]) -> list[ManifestFile] | None:
@@ -184,14 +187,12 @@ class Replacement:
         found = {name: find(table.metadata, name, parent_of).entry for name in sorted(pipelines_of(table.metadata))}
         return {name: entry.carried() for name, entry in found.items() if entry is not None}
 
-    def _summary(
-        self, metadata: TableMetadata, head: Snapshot, change: Amendment, entries: dict[str, LedgerEntry]
-    ) -> Summary:
+    def _summary(self, head: Snapshot, change: Amendment, entries: dict[str, LedgerEntry]) -> Summary:
         ledger = {key_of(name): encode(entry) for name, entry in entries.items()}
         told = {COMPACTION: str(len(self.rewritten.job.files))}
         # PyIceberg counts totals for an overwrite only; what the commit is, readers must be told truly.
         summed = update_snapshot_summaries(
-            Summary(Operation.OVERWRITE, **counted(metadata, change), **told, **ledger), previous_summary=head.summary
+            Summary(Operation.OVERWRITE, **counted(change), **told, **ledger), previous_summary=head.summary
         )
         return Summary(Operation.REPLACE, **summed.additional_properties)
 

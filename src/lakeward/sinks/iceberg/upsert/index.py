@@ -51,10 +51,14 @@ _PUT_ROWS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A data file that a commit adds, and the hashes of its rows' keys, in their order: uint64[rows, 2]."""
+    """A data file that a commit adds, and the hashes of its rows' keys, in their order: uint64[rows, 2].
+
+    ``dead``: positions of rows that the same commit deletes.
+    """
 
     file: DataFile
     hashes: Hashes
+    dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +189,13 @@ class KeyIndex:
             self._rows[number].applied = None if path is None else frozenset((path,))
         sequence = head.sequence_number or 0
         numbers = [self._rows.add(Listed(slim(one.file, one.file.spec_id), sequence)) for one in arrived]
-        twice = 0
+        waiting = _Waiting()
         for number, one in zip(numbers, arrived, strict=True):
-            ordinals = self._rows.ordinals(number, 0, len(one.hashes))
-            twice += self._entries.put(one.hashes, ordinals, self._rows.bits)
+            if len(one.dead):
+                self._rows.kill(number, one.dead)
+                self._rows[number].applied = frozenset((by_file[one.file.file_path],))
+            waiting.add(one.hashes, self._rows.ordinals(number, 0, len(one.hashes)))
+        twice = self._entries.put(*waiting.taken(), self._rows.bits)
         self._head = now
         self._tidy()
         if twice:  # the next one to ask will be told by `advance`

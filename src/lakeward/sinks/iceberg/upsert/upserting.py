@@ -20,8 +20,9 @@ from lakeward.errors import SchemaMismatchError
 from lakeward.outcomes import Batch
 from lakeward.sinks.iceberg.compaction import Rewritten
 from lakeward.sinks.iceberg.find import head_of
-from lakeward.sinks.iceberg.manifests import Amendment, Manifests
+from lakeward.sinks.iceberg.manifests import Manifests
 from lakeward.sinks.iceberg.matching import match
+from lakeward.sinks.iceberg.replacement import Replacing
 from lakeward.sinks.iceberg.schema import conform, needs_large
 from lakeward.sinks.iceberg.staging import Stager
 from lakeward.sinks.iceberg.upsert.delta import Delta
@@ -90,20 +91,18 @@ class Upserts:
         """The columns by which the index knows rows; none before the first change."""
         return self.index.key if self.index is not None else ()
 
-    def moved(self, table: Table, done: Rewritten, change: Amendment) -> None:
-        """The head of ``table`` has these new files in the place of those that were rewritten: the index follows.
-
-        Where rows were deleted meanwhile it is brought to the head by the next batch.
-        """
-        if self.index is None or done.hashes is None or change.deletes:
+    def moved(self, table: Table, done: Rewritten, made: Replacing) -> None:
+        """The head of ``table`` has these new files in the place of those that were rewritten: the index follows."""
+        if self.index is None or done.hashes is None:
             return
         numbers = [self.index.number(file.file_path) for file in done.job.files]
         if None in numbers:
             return
-        hashes = done.hashes
-        arrived = [Arrived(one.file, hashes[one.rows]) for one in done.laid]
+        hashes, dead = done.hashes, {one.file.file_path: one.positions for one in made.moved}
+        none = np.zeros(0, np.int64)
+        arrived = [Arrived(one.file, hashes[one.rows], dead.get(one.file.file_path, none)) for one in done.laid]
         touched = [(number, kept) for number, kept in zip(numbers, done.kept, strict=True) if number is not None]
-        self.index.landed(table, arrived, touched)
+        self.index.landed(table, arrived, touched, made.change.deletes)
 
     def _index(self, key: tuple[str, ...]) -> KeyIndex:
         if self.index is None or self.index.key != key:
