@@ -260,6 +260,39 @@ def test_whatever_the_catalog_answers_rows_are_there_once_and_no_file_is_left_be
     assert on_disk(lake) == referred(lake)
 
 
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_writer_that_dies_at_any_write_leaves_the_table_as_it_was_and_the_next_one_goes_on(
+    lake: Lake, number: int
+) -> None:
+    plan = Plan()
+    writer = Writer(lake.target(plan=plan))
+    before = {key: key for key in range(10)}
+    writer.send(*before.items())
+    writer.send((3, 33))
+    plan.at("write", plan.counts["write"] + number, _dying)
+    wrote = True
+    try:
+        writer.send((3, 34), (4, None), (11, 11))
+    except _DeathError:
+        wrote = False
+    after = {**{key: key for key in before if key != 4}, 3: 34, 11: 11}
+    assert values(lake) == (after if wrote else {**before, 3: 33})
+    other = Writer(lake.target())
+    other.send((3, 34), (4, None), (11, 11))
+    other.send((3, 35))
+    assert values(lake) == {**after, 3: 35}
+    assert lake.breaks() == []
+
+
+class _DeathError(BaseException):
+    """Nothing handles it, as nothing handles the end of a process."""
+
+
+def _dying(call: Callable[[], Any]) -> Any:
+    del call
+    raise _DeathError
+
+
 def test_an_attempt_that_a_rival_has_overtaken_finds_the_rivals_rows_and_leaves_no_file(lake: Lake) -> None:
     plan = Plan()
     writer, table = Writer(lake.target(plan=plan)), lake
