@@ -34,11 +34,7 @@ class Unwrapped:
 
 def unwrap(values: Blobs, finder: Finder, rejects: list[Reject]) -> Unwrapped:
     """Take the payloads out of ``values`` and look for the finder's names in them; adds to ``rejects``."""
-    found = finder.find(values)
-    odd = np.flatnonzero((found.count < 0) & (values.length != NULL))
-    if len(odd):
-        values = _plainly(values, odd, rejects)
-        found = finder.find(values)
+    values, found = _found(values, finder, rejects)
     schemas, payloads = found.get("schema"), found.get("payload")
     wrapped = (found.count == 2) & np.isin(found.first("schema"), [OBJECT, NOTHING])
     wrapped &= np.isin(found.first("payload"), [OBJECT, NOTHING])
@@ -51,7 +47,18 @@ def unwrap(values: Blobs, finder: Finder, rejects: list[Reject]) -> Unwrapped:
     described = wrapped & (found.first("schema") == OBJECT)
     group = np.where(described, found.group, -1).astype(np.int32)
     schema = Blobs(values.data, schemas.start, np.where(described, schemas.length, NULL).astype(np.int32))
-    return Unwrapped(inner, finder.find(inner), group, schema)
+    inner, members = _found(inner, finder, rejects)
+    return Unwrapped(inner, members, group, schema)
+
+
+def _found(values: Blobs, finder: Finder, rejects: list[Reject]) -> tuple[Blobs, Members]:
+    """The members of ``values``, and ``values`` written so that they can be found."""
+    found = finder.find(values)
+    odd = np.flatnonzero((found.count < 0) & (values.length != NULL))
+    if not len(odd):
+        return values, found
+    values = _plainly(values, odd, rejects)
+    return values, finder.find(values)
 
 
 def _plainly(values: Blobs, odd: NDInt, rejects: list[Reject]) -> Blobs:
