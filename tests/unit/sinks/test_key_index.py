@@ -341,6 +341,13 @@ def test_two_rows_of_one_key_are_never_chosen_from(table: Table) -> None:
     check(index, table)
 
 
+def test_two_rows_of_one_key_are_seen_also_where_keys_lie_on_disk(table: Table, tmp_path: Path) -> None:
+    table.append(rows(1, 2, 3))
+    table.append(rows(3, 4))
+    with pytest.raises(OperatorError, match=r"shop\.orders, 1 rows"):
+        built(table, limit=0, folder=tmp_path)
+
+
 def test_a_row_without_a_key_stops_the_table(table: Table) -> None:
     table.append(rows(1, 2))
     table.append(pa.table({"v": ["a", "b"], "id": pa.array([None, 5], pa.int64()), "part": [0, 0]}, ORDERS))

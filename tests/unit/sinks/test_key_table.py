@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lakeward.keys import Hashes
+from lakeward.sinks.iceberg.upsert.index_bulk import Bulk
 from lakeward.sinks.iceberg.upsert.index_table import MOST_ORDINALS, SEGMENTS, KeyTable
 
 Pair = tuple[int, int]
@@ -136,6 +137,33 @@ def test_stale_entries_are_dropped_when_there_is_no_room_left() -> None:
         model.leads = {}
         model.put(some(10_000, chance), np.arange(start, start + 10_000))
     assert model.table.in_memory < 10_000 * 16 * 8
+
+
+@pytest.mark.parametrize("limit", [100_000, 0])
+def test_keys_that_are_sorted_on_disk_first_are_put_in_as_any_others(tmp_path: Path, limit: int) -> None:
+    chance = np.random.default_rng(limit)
+    keys = some(9000, chance)
+    model = Model(1 << 30, None)
+    model.kill(chance.integers(0, 12_000, 3000).tolist())
+    table, twice = KeyTable(limit, tmp_path), 0
+    with Bulk(table, tmp_path) as bulk:
+        for start, first in ((0, 0), (3000, 4000), (5000, 8000)):
+            chosen, rows = keys[start : start + 4000], np.arange(first, first + 4000)
+            bulk.add(chosen, rows)
+            living = len(model.leads)
+            refused = len(rows) - sum(map(model.is_dead, rows.tolist()))
+            model.leads |= {
+                pair: row
+                for pair, row in zip(pairs(chosen), rows.tolist(), strict=True)
+                if pair not in model.leads and not model.is_dead(row)
+            }
+            twice += refused - (len(model.leads) - living)
+        assert bulk.settle(model.dead) == twice > 0
+    model.table = table
+    model.check(keys)
+    assert table.in_memory <= limit
+    assert list(tmp_path.iterdir()) == []
+    model.put(some(500, chance), np.arange(20_000, 20_500))
 
 
 def test_rows_are_renumbered(tmp_path: Path) -> None:

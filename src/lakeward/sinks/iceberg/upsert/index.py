@@ -18,7 +18,7 @@ Numbers of files stay the same until the next `advance`, `landed` or `emptied`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,12 +35,15 @@ from lakeward.keys import Hashes
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import head_of
 from lakeward.sinks.iceberg.upsert.deletes import concerns, read_positions
+from lakeward.sinks.iceberg.upsert.index_bulk import Bulk
 from lakeward.sinks.iceberg.upsert.index_files import Listed, Lister, Listing, slim
 from lakeward.sinks.iceberg.upsert.index_reading import KeyColumns
 from lakeward.sinks.iceberg.upsert.index_rows import Rows
 from lakeward.sinks.iceberg.upsert.index_table import KeyTable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+Ordinals = NDArray[np.int64]
 
 DEFAULT_LIMIT = 256 << 20
 _READERS = 4
@@ -87,6 +90,7 @@ class KeyIndex:
 
     def __init__(self, key: tuple[str, ...], limit: int = DEFAULT_LIMIT, folder: Path | None = None) -> None:
         self.key = key
+        self._folder = folder
         self._entries = KeyTable(limit, folder)
         self.forget()
 
@@ -224,9 +228,7 @@ class KeyIndex:
         self._unread |= {self._rows.add(one) for path, one in listing.data.items() if path not in self._rows.by_path}
         self._unread |= set(self._delete(table, listing))
         wanted = sorted(number for number in self._unread if self._rows.living(number))
-        if not self._entries.in_memory and not self._entries.in_files:
-            self._entries.reserve(sum(map(self._rows.living, wanted)), self._rows.bits)
-        twice = self._read(columns, wanted)
+        twice = self._put(columns, wanted)
         if twice:
             self.forget()
             raise _held_twice(table, columns, twice)
@@ -275,27 +277,40 @@ class KeyIndex:
                     covering[number].add(path)
         return covering
 
-    def _read(self, columns: KeyColumns, numbers: Sequence[int]) -> int:
-        """Read the keys of files; return how many living rows have the key of another."""
+    def _put(self, columns: KeyColumns, numbers: Sequence[int]) -> int:
+        """Read the keys of files and put them in; return how many living rows have the key of another."""
+        bits, rows = self._rows.bits, sum(map(self._rows.living, numbers))
+        empty = not self._entries.in_memory and not self._entries.in_files
+        if empty and not self._entries.fits(rows):
+            with Bulk(self._entries, self._folder) as bulk:
+                self._read(columns, numbers, bulk.add)
+                return bulk.settle(bits)
+        if empty:
+            self._entries.reserve(rows, bits)
+        twice: list[int] = []
+        self._read(columns, numbers, lambda keys, ordinals: twice.append(self._entries.put(keys, ordinals, bits)))
+        return sum(twice)
+
+    def _read(self, columns: KeyColumns, numbers: Sequence[int], take: Callable[[Hashes, Ordinals], None]) -> None:
+        """Hand over the keys of files, and the rows that hold them, many at a time; one call after the other."""
         lock = threading.Lock()
         waiting = _Waiting()
 
-        def read(number: int) -> int:
-            twice = 0
+        def read(number: int) -> None:
             for position, hashes in columns.read(self.file(number)):
                 ordinals = self._rows.ordinals(number, position, len(hashes))
                 with lock:
                     if waiting.add(hashes, ordinals) >= _PUT_ROWS:
-                        twice += self._entries.put(*waiting.taken(), self._rows.bits)
-            return twice
+                        take(*waiting.taken())
 
         with ThreadPoolExecutor(_READERS, "reading keys") as pool:
             futures = [pool.submit(read, number) for number in numbers]
             try:
-                twice = sum(future.result() for future in futures)
+                for future in futures:
+                    future.result()
             finally:
                 pool.shutdown(cancel_futures=True)
-        return twice + self._entries.put(*waiting.taken(), self._rows.bits)
+        take(*waiting.taken())
 
     def _tidy(self) -> None:
         """Forget the numbers of rows that are gone, once they are most of them."""

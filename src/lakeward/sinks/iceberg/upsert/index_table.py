@@ -81,6 +81,21 @@ class KeyTable:
             if wanted > max(_SMALLEST, len(self._segments[number])):
                 self._resize(number, wanted, dead)
 
+    def fits(self, rows: int) -> bool:
+        """Whether so many keys fit into the memory that there is for them."""
+        return rows / _RESERVED * _ENTRY <= self._limit
+
+    def fill(self, number: int, hashes: Hashes, ordinals: NDArray[np.int64], dead: Bits) -> int:
+        """As `put`, for all keys of a segment that has none yet."""
+        segment = np.zeros((max(_SMALLEST, int(len(hashes) / _RESERVED)), 2), np.uint64)
+        rows = np.arange(len(hashes))
+        added, refused, _ = _put(segment, read_only(hashes), read_only(ordinals), rows, dead)
+        self._segments[number], self._maps[number] = segment, None
+        self._used[number] = added
+        if self.in_memory > self._limit:
+            self._segments[number], self._maps[number] = _stored(segment, self._folder)
+        return refused
+
     def put(self, hashes: Hashes, ordinals: NDArray[np.int64], dead: Bits) -> int:
         """Say that the rows ``ordinals`` hold the keys with ``hashes``; dead ones do not.
 
@@ -88,7 +103,7 @@ class KeyTable:
         """
         twice = 0
         hashes, ordinals = read_only(hashes), read_only(ordinals)
-        for number, rows in _by_segment(hashes):
+        for number, rows in _grouped(hashes):
             if self._used[number] + len(rows) > _FULL * len(self._segments[number]):
                 alive = _alive(self._segments[number], dead)
                 self._resize(number, int((alive + len(rows)) / _GROWN), dead)
@@ -102,7 +117,7 @@ class KeyTable:
         """The ordinals of the living rows that hold the keys; -1 where none does."""
         out = np.full(len(hashes), -1, np.int64)
         hashes = read_only(hashes)
-        for number, rows in _by_segment(hashes):
+        for number, rows in _grouped(hashes):
             if len(self._segments[number]):
                 _find(self._segments[number], hashes, rows, dead, out)
                 self._give_back(number)
@@ -146,16 +161,33 @@ def _allocated(room: int, memory: int, folder: Path | None) -> tuple[NDArray[np.
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk shall be an error here, not a signal later
         else:
             file.truncate(size)
-        mapped = mmap.mmap(file.fileno(), size)
-    return np.frombuffer(mapped, np.uint64).reshape(room, 2), mapped
+        return _mapped(mmap.mmap(file.fileno(), size))
 
 
-def _by_segment(hashes: Hashes) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """The segments that hold or would hold the keys, and which of the keys those are."""
+def _stored(segment: NDArray[np.uint64], folder: Path | None) -> tuple[NDArray[np.uint64], mmap.mmap]:
+    """``segment`` in a file."""
+    with tempfile.TemporaryFile(prefix="lakeward-keys-", dir=folder) as file:
+        file.write(segment.data.cast("B"))
+        file.flush()
+        return _mapped(mmap.mmap(file.fileno(), segment.nbytes))
+
+
+def _mapped(file: mmap.mmap) -> tuple[NDArray[np.uint64], mmap.mmap]:
+    return np.frombuffer(file, np.uint64).reshape(-1, 2), file
+
+
+def by_segment(hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keys ordered by segment: where each segment's end, int64[segments], and the order, int64[keys]."""
     ends, order = np.zeros(SEGMENTS + 1, np.int64), np.empty(len(hashes), np.int64)
-    _sort(hashes, ends, order)
+    _sort(read_only(hashes), ends, order)
+    return ends[:SEGMENTS], order
+
+
+def _grouped(hashes: Hashes) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The segments that hold or would hold the keys, and which of the keys those are."""
+    ends, order = by_segment(hashes)
     start = 0
-    for number, end in enumerate(ends[:SEGMENTS].tolist()):
+    for number, end in enumerate(ends.tolist()):
         if end > start:
             yield number, order[start:end]
         start = end
