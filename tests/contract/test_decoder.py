@@ -17,6 +17,7 @@ import requests
 
 from lakeward.clock import SystemClock
 from lakeward.decoding.avro import AvroDecoder
+from lakeward.decoding.debezium import DebeziumDecoder, DebeziumSettings
 from lakeward.decoding.json import JsonDecoder
 from lakeward.decoding.registry import RegistryClient
 from lakeward.records import Blobs, Decoded, RawBatch
@@ -67,7 +68,22 @@ def json_objects(_stack: ExitStack) -> Format:
     return Format(JsonDecoder({"id": "long", "name": "string"}), good, bad)
 
 
-FORMATS = {"avro": avro, "avro inside itself": avro_inside_itself, "json": json_objects}
+def change_events(_stack: ExitStack) -> Format:
+    def good(number: int, name: str) -> bytes:
+        told = {"source": {"connector": "postgresql", "lsn": number}, "op": "c", "ts_ms": 1}
+        return json.dumps({"before": None, "after": {"id": number, "name": name}, **told}).encode()
+
+    bad = [b"x", good(1, "a")[:-1], good(1, "a") + b"}", b"[]", good(1, "a").replace(b'"c"', b'"x"'), b'{"id":"1"}']
+    columns = pa.schema([("id", pa.int64()), ("name", pa.string())])
+    return Format(DebeziumDecoder(DebeziumSettings(columns=columns)), good, bad)
+
+
+FORMATS = {
+    "avro": avro,
+    "avro inside itself": avro_inside_itself,
+    "json": json_objects,
+    "change events": change_events,
+}
 
 
 @pytest.fixture(scope="module", params=sorted(FORMATS))

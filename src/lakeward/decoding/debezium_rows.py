@@ -13,7 +13,7 @@ from lakeward.changes import Changes, Effect
 from lakeward.decoding.debezium_envelope import Part
 from lakeward.decoding.debezium_events import Sources, events
 from lakeward.decoding.debezium_members import NDInt, NDMask
-from lakeward.records import Blobs, DecodedPart, RawBatch, Reject
+from lakeward.records import NULL, Blobs, DecodedPart, RawBatch, Reject
 
 DELETED = ord("d")
 
@@ -62,7 +62,7 @@ def settle(raw: RawBatch, stream: Stream, *, keyed: bool) -> NDInt:
     tombstones = np.flatnonzero(part == Part.TOMBSTONE)
     part[tombstones] = Part.SKIPPED
     if keyed and len(tombstones):
-        told = tombstones[~_repeats(raw, tombstones, part)]
+        told = tombstones[~_repeats(raw, tombstones, part) & (raw.keys.length[tombstones] != NULL)]
         part[told] = Part.DELETE
         stream.operation[told] = DELETED
     if not keyed and stream.known is None and not stream.images:
