@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _OPTIONS = {
-    "compression": "zstd",
+    "compression": "none",  # gaps packed into as few bits as they need leave nothing to compress
     "use_dictionary": ["file_path"],
     "column_encoding": {"pos": "DELTA_BINARY_PACKED"},
     # Readers take `file_path` for the text that it is, not for the dictionary that we happened to hold.
@@ -55,10 +55,16 @@ def write_deletes(table: Table, gone: Sequence[Gone], name: str) -> list[DataFil
 
     What was written is left where one fails: it is nobody's, and its names are not used again.
     """
-    if len(gone) <= 1:
-        return [_write(table, one, f"{name}-{number:05d}") for number, one in enumerate(gone)]
-    with ThreadPoolExecutor(min(_WRITERS, len(gone)), "deletes") as pool:
-        return list(pool.map(lambda at: _write(table, gone[at], f"{name}-{at:05d}"), range(len(gone))))
+    writers = min(_WRITERS, len(gone))
+
+    def write(first: int) -> list[DataFile]:
+        return [_write(table, gone[at], f"{name}-{at:05d}") for at in range(first, len(gone), writers)]
+
+    if writers <= 1:
+        return write(0) if writers else []
+    with ThreadPoolExecutor(writers, "deletes") as pool:
+        written = list(pool.map(write, range(writers)))
+    return [written[at % writers][at // writers] for at in range(len(gone))]
 
 
 def path_of(table: Table, file: DataFile, name: str) -> str:
