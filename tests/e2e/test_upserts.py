@@ -22,12 +22,12 @@ COMPANIES: dict[str, Any] = {
 }
 
 
-class Companies:
+class KeyedTopic:
     """A keyed topic, and what it says: a dict."""
 
-    def __init__(self, broker: EmbeddedBroker, partitions: int, seed: int = 1) -> None:
-        broker.create("companies", partitions)
-        self._producer = producer_of(broker.bootstrap_servers, {"log_level": 0})
+    def __init__(self, servers: str, topic: str, partitions: int, seed: int = 1) -> None:
+        self._producer = producer_of(servers, {"log_level": 0})
+        self._topic = topic
         self._partitions = partitions
         self._chance = random.Random(seed)
         self.held: dict[str, dict[str, Any]] = {}
@@ -37,7 +37,7 @@ class Companies:
         keys = [key.encode() for key, _ in changes]
         values = [None if row is None else json.dumps({"company_id": key, **row}).encode() for key, row in changes]
         homes = [int.from_bytes(key[-2:], "big") % self._partitions for key in keys]
-        produce(self._producer, "companies", values, keys, homes)
+        produce(self._producer, self._topic, values, keys, homes)
         for key, row in changes:
             if row is None:
                 self.held.pop(key, None)
@@ -57,6 +57,14 @@ class Companies:
     @property
     def rows(self) -> list[dict[str, Any]]:
         return [self.held[key] for key in sorted(self.held)]
+
+
+class Companies(KeyedTopic):
+    """The topic of `COMPANIES`, on an embedded broker."""
+
+    def __init__(self, broker: EmbeddedBroker, partitions: int, seed: int = 1) -> None:
+        broker.create("companies", partitions)
+        super().__init__(broker.bootstrap_servers, "companies", partitions, seed)
 
 
 def mirrored(site: Site) -> list[dict[str, Any]]:

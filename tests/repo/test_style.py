@@ -33,6 +33,7 @@ VOCABULARY = {
     "records",
     "ledger",
     "letters",
+    "moves",
     "outcomes",
     "layout",
     "stages",
