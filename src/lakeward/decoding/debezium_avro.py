@@ -18,6 +18,7 @@ from lakeward.decoding.debezium_described import row_of
 from lakeward.decoding.debezium_documents import by_table, updates
 from lakeward.decoding.debezium_envelope import HEARTBEATS, TRANSACTION_MEMBERS, Part, parts_of
 from lakeward.decoding.debezium_events import Sources, told_by, untold
+from lakeward.decoding.debezium_flat import TOLD
 from lakeward.decoding.debezium_forms import Column, Described, columns_of, fitted
 from lakeward.decoding.debezium_members import NDInt
 from lakeward.decoding.debezium_plain import DOCUMENTS, PlainImages
@@ -93,7 +94,7 @@ class AvroEvents:
         self._of_documents |= by_table(self._columns(), keys.names)
         if self._of_documents:
             stream.names = names_of(keys.names)
-        stream.known = self.schema(raw.topic)
+        stream.known = self._documents.schema(raw.topic) if self._of_documents else self._known
         return stream
 
     def _take(
@@ -109,6 +110,8 @@ class AvroEvents:
             self._enveloped(topic, piece, keys, stream)
         else:
             stream.part[index] = Part.FLAT
+            columns = [column for column in fitted(columns_of(message), self._columns()) if column.name not in TOLD]
+            self._known = schema_of(columns)
             stream.images += self._rows(piece.rows, index, message, stream.rejects)
 
     def _enveloped(self, topic: str, piece: DecodedPart, keys: AvroKeys, stream: Stream) -> None:
@@ -155,7 +158,8 @@ class AvroEvents:
 
     def _keys(self, raw: RawBatch) -> AvroKeys:
         decoded = self._avro.decode(replace(raw, values=raw.keys))
-        which, names = np.zeros(len(raw), np.int32), [()]
+        which = np.zeros(len(raw), np.int32)
+        names: list[tuple[str, ...]] = [()]
         pieces: list[tuple[DecodedPart, tuple[Column, ...]]] = []
         for piece in decoded.parts:
             columns = columns_of(self._message(piece.schema_id))

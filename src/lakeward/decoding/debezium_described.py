@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakeward.decoding.debezium_flat import TOLD
 from lakeward.decoding.debezium_forms import Described, columns_of, described, fitted
 from lakeward.decoding.debezium_members import NDInt
 from lakeward.decoding.debezium_reader import FormReader
@@ -52,7 +53,10 @@ class DescribedImages:
         """Take the columns of rows from the schemas of the messages at ``index``, which need not have rows."""
         for reader, _ in self._by_reader(objects, index):
             if reader is not None:
-                self.schema = reader.schema
+                self._learn(reader)
+
+    def _learn(self, reader: FormReader) -> None:
+        self.schema = pa.schema([column for column in reader.schema if column.name not in TOLD])
 
     def rows(self, objects: DescribedObjects, index: NDInt, rejects: list[Reject]) -> list[Images]:
         """Read the objects at ``index``; adds to ``rejects``."""
@@ -61,6 +65,7 @@ class DescribedImages:
             if reader is None:
                 rejects += (Reject(i, UNSUPPORTED, UNDESCRIBED) for i in group.tolist())
                 continue
+            self._learn(reader)
             own: list[Reject] = []
             parts = reader.rows(chosen(objects.values, group), own)
             rejects += [replace(reject, index=int(group[reject.index])) for reject in own]

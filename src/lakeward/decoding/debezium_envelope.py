@@ -120,16 +120,19 @@ def parts_of(
 
 def _enveloped(found: Members) -> NDMask:
     others = [found.first(name) != 0 for name in ("after", "before")]
-    return (found.first("op") == STRING) & ((found.first("source") == OBJECT) | others[0] | others[1])
+    told: NDMask = (found.first("op") == STRING) & ((found.first("source") == OBJECT) | others[0] | others[1])
+    return told
 
 
 def _silent(topic: str, found: Members) -> NDMask:
     """Heartbeats, marks of transactions and changes of schemas."""
-    transaction = np.logical_and.reduce([found.first(name) != 0 for name in TRANSACTION_MEMBERS]) & (found.count <= 5)
+    marks = [found.first(name) != 0 for name in TRANSACTION_MEMBERS]
+    transaction: NDMask = np.logical_and.reduce(marks) & (found.count <= len(TRANSACTION_MEMBERS) + 1)
     schema = (found.first("source") == OBJECT) & ((found.first("tableChanges") != 0) | (found.first("ddl") != 0))
     if topic.startswith(HEARTBEATS):
         transaction |= (found.first("ts_ms") != 0) & (found.count == 1)
-    return transaction | schema
+    silent: NDMask = transaction | schema
+    return silent
 
 
 def _refusal(index: int, known: bool) -> Reject:  # noqa: FBT001  one of two sentences

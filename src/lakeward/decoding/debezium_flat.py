@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from lakeward.decoding.debezium_envelope import Part
 from lakeward.decoding.debezium_events import TIMESTAMP, Sources, log_texts
+from lakeward.decoding.debezium_members import NDInt
 
 if TYPE_CHECKING:
     from lakeward.decoding.debezium_rows import Images, Stream
@@ -47,7 +48,7 @@ def told_apart(images: Images, stream: Stream) -> Images:
     return kept.select(np.flatnonzero(~by_key)) if by_key.any() else kept
 
 
-def _sources(sources: Sources, columns: dict[str, pa.Array], index: np.ndarray) -> Sources:  # type: ignore[type-arg]
+def _sources(sources: Sources, columns: dict[str, pa.Array], index: NDInt) -> Sources:
     timestamp, position = sources.timestamp, sources.position
     mask = np.zeros(len(timestamp), np.bool_)
     mask[index] = True

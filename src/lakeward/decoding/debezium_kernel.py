@@ -270,7 +270,7 @@ def read_whole_numbers(data: Any, start: Any, length: Any, out: Any, valid: Any)
         if negative:
             p += ONE
         value: Any = ZERO
-        fits = p < e
+        fits: Any = p < e
         while p < e:
             d = digit(data, p)
             if d > U(9) or value > TENTH or value * TEN + d > LARGEST:

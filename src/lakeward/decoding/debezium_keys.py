@@ -92,7 +92,8 @@ class KeyReader:
         if fits.any():
             names.append(wanted)
             which[rest[fits]] = len(names) - 1
-        return rest[~fits]
+        left: NDInt = rest[~fits]
+        return left
 
 
 def _names(values: Blobs, index: NDInt) -> tuple[str, ...]:

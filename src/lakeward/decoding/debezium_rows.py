@@ -65,8 +65,8 @@ def settle(raw: RawBatch, stream: Stream, *, keyed: bool) -> NDInt:
         told = tombstones[~_repeats(raw, tombstones, part) & (raw.keys.length[tombstones] != NULL)]
         part[told] = Part.DELETE
         stream.operation[told] = DELETED
-    if not keyed and stream.known is None and not stream.images:
-        part[part == Part.TRUNCATE] = Part.SKIPPED
+    if stream.known is None and not stream.images and not (part == Part.DELETE).any():
+        part[part == Part.TRUNCATE] = Part.SKIPPED  # no column is known, so there is no table
     return np.flatnonzero(part == Part.SKIPPED)
 
 
@@ -98,7 +98,7 @@ def _repeats(raw: RawBatch, tombstones: NDInt, part: NDArray[np.uint8]) -> NDMas
     place = np.empty(len(part), np.int64)
     place[order] = np.arange(len(part))
     before = order[np.maximum(place[tombstones] - 1, 0)]
-    follows = (place[tombstones] > 0) & (raw.partition[before] == raw.partition[tombstones])
+    follows: NDMask = (place[tombstones] > 0) & (raw.partition[before] == raw.partition[tombstones])
     follows &= (part[before] == Part.DELETE) & (raw.keys.length[before] == raw.keys.length[tombstones])
     pairs = zip(before[follows].tolist(), tombstones[follows].tolist(), strict=True)
     follows[follows] = [raw.keys.get(one) == raw.keys.get(other) for one, other in pairs]
