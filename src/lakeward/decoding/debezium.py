@@ -51,6 +51,7 @@ class DebeziumDecoder:
 
     def __init__(self, settings: DebeziumSettings = DebeziumSettings()) -> None:
         self._keyed = settings.keyed
+        self._cache_folder = settings.cache_folder
         around = _followed(settings), settings.surroundings, settings.cache_folder
         self._events = JsonEvents(*around) if settings.registry is None else AvroEvents(settings.registry, *around)
 
@@ -62,7 +63,7 @@ class DebeziumDecoder:
         """
         stream = self._events.read(raw)
         stream.images = [_settled(images, stream) for images in stream.images]
-        skipped = settle(raw, stream, keyed=self._keyed)
+        skipped = settle(raw, stream, self._cache_folder, keyed=self._keyed)
         decoded = [with_former_keys(part, raw) for part in parts(stream, keyed=self._keyed)]
         return Decoded(decoded, sorted(stream.rejects, key=lambda reject: reject.index), skipped)
 

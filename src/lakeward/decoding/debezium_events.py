@@ -66,13 +66,14 @@ class SourceReader:
     def read(self, sources: Blobs) -> Sources:
         """Read the objects ``sources``; null where there is none."""
         found = self._finder.find(sources)
-        return Sources(self._timestamps(found), self._positions(found))
+        silent = found.count < 0
+        return Sources(self._timestamps(found, silent), self._positions(found, silent))
 
-    def _timestamps(self, found: Members) -> pa.Array:
+    def _timestamps(self, found: Members, silent: NDMask) -> pa.Array:
         """The finest time that is told."""
         micros, valid = self._numbers(found, "ts_us")
         for name, divisor, factor in (("ts_ns", 1000, 1), ("ts_ms", 1, 1000)):
-            if valid.all():
+            if (valid | silent).all():
                 break
             other, told = self._numbers(found, name)
             chosen = told & ~valid
@@ -80,12 +81,12 @@ class SourceReader:
             valid = valid | told
         return pa.array(micros, mask=~valid).view(TIMESTAMP)
 
-    def _positions(self, found: Members) -> pa.Array:
+    def _positions(self, found: Members, silent: NDMask) -> pa.Array:
         """Where in its log the source stands, in the words of the source."""
         lsn, told = self._numbers(found, "lsn")
         ends, text = log_places(lsn, told, self._cache_folder)
         positions = _strings(ends, text, told)
-        if told.all() or not len(told):
+        if (told | silent).all():
             return positions
         others = (self._of_mongodb(found), self._of_mysql(found), self._text(found, "change_lsn"))
         return pc.coalesce(positions, *others, self._text(found, "scn"))

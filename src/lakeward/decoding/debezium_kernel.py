@@ -254,6 +254,20 @@ def find_members(data: Any, start: Any, length: Any, names: Any, found: Any) -> 
 
 
 @compiled
+def compare(data: Any, start: Any, length: Any, one: Any, other: Any, same: Any) -> None:
+    """Say of pairs of byte strings, by their numbers, whether they are the same; null equals null."""
+    for k in range(len(one)):
+        i, j = U(one[k]), U(other[k])
+        same[k] = length[i] == length[j]
+        if same[k] and length[i] > 0:
+            p, q = U(start[i]), U(start[j])
+            for offset in range(U(length[i])):
+                if data[p + offset] != data[q + offset]:
+                    same[k] = 0
+                    break
+
+
+@compiled
 def read_whole_numbers(data: Any, start: Any, length: Any, out: Any, valid: Any) -> None:
     """Read the integers at ``start``, bare or as strings; ``valid`` is 0 where there is none that fits 64 bits."""
     for i in range(len(start)):

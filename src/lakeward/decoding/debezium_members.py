@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from lakeward.decoding import debezium_kernel, native, text
 from lakeward.decoding.code_cache import CodeCache, WarmUp
-from lakeward.decoding.debezium_kernel import Found, Names, find_members, read_whole_numbers, write_log_places
+from lakeward.decoding.debezium_kernel import (
+    Found,
+    Names,
+    compare,
+    find_members,
+    read_whole_numbers,
+    write_log_places,
+)
 from lakeward.records import NULL, Blobs
 
 WORD = 8
@@ -87,6 +94,13 @@ def whole_numbers(values: Blobs, cache_folder: Path | None) -> tuple[NDInt, NDMa
     return numbers, valid.astype(np.bool_)
 
 
+def same(values: Blobs, one: NDInt, other: NDInt, cache_folder: Path | None) -> NDMask:
+    """Whether the byte strings at ``one`` are those at ``other``, pair by pair."""
+    found = np.empty(len(one), np.uint8)
+    kept(compare, cache_folder, _warm_compare)(*read_only(values), one, other, found)
+    return found.astype(np.bool_)
+
+
 def log_places(places: NDInt, valid: NDMask, cache_folder: Path | None) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Places in a PostgreSQL log as text: offsets and bytes."""
     ends, out = np.empty(len(places) + 1, np.int32), np.empty(len(places) * 17, np.uint8)
@@ -143,6 +157,11 @@ def _words(tokens: Sequence[bytes]) -> NDArray[np.uint64]:
 
 def _warm_find(find: Callable[..., Any]) -> None:
     find(*read_only(Blobs.of(())), _tokens(["a"]), _room(0, 1))
+
+
+def _warm_compare(compare_pairs: Callable[..., Any]) -> None:
+    nothing = np.empty(0, np.int64)
+    compare_pairs(*read_only(Blobs.of(())), nothing, nothing, np.empty(0, np.uint8))
 
 
 def _warm_read(read: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from lakeward.changes import Changes, Effect
 from lakeward.decoding.debezium_envelope import Part
 from lakeward.decoding.debezium_events import Sources, events
-from lakeward.decoding.debezium_members import NDInt, NDMask
+from lakeward.decoding.debezium_members import NDInt, NDMask, same
 from lakeward.records import NULL, Blobs, DecodedPart, RawBatch, Reject
 
 DELETED = ord("d")
@@ -52,7 +53,7 @@ class Stream:
     """Reads the keys of messages, which have these names; adds to the rejects."""
 
 
-def settle(raw: RawBatch, stream: Stream, *, keyed: bool) -> NDInt:
+def settle(raw: RawBatch, stream: Stream, cache_folder: Path | None, *, keyed: bool) -> NDInt:
     """Decide what becomes no row: marks it in ``stream`` and returns all messages that are skipped.
 
     Deletions without an image are needed where rows have keys; a tombstone that follows its own deletion says nothing
@@ -62,7 +63,7 @@ def settle(raw: RawBatch, stream: Stream, *, keyed: bool) -> NDInt:
     tombstones = np.flatnonzero(part == Part.TOMBSTONE)
     part[tombstones] = Part.SKIPPED
     if keyed and len(tombstones):
-        told = tombstones[~_repeats(raw, tombstones, part) & (raw.keys.length[tombstones] != NULL)]
+        told = tombstones[~_repeats(raw, tombstones, part, cache_folder) & (raw.keys.length[tombstones] != NULL)]
         part[told] = Part.DELETE
         stream.operation[told] = DELETED
     if stream.known is None and not stream.images and not (part == Part.DELETE).any():
@@ -92,16 +93,15 @@ def parts(stream: Stream, *, keyed: bool) -> Iterator[DecodedPart]:
             yield _part(stream, images, names, keyed=keyed)
 
 
-def _repeats(raw: RawBatch, tombstones: NDInt, part: NDArray[np.uint8]) -> NDMask:
+def _repeats(raw: RawBatch, tombstones: NDInt, part: NDArray[np.uint8], cache_folder: Path | None) -> NDMask:
     """Whether a tombstone follows a deletion of the same key, with nothing of its partition between them."""
     order = np.lexsort((np.arange(len(part)), raw.partition))
     place = np.empty(len(part), np.int64)
     place[order] = np.arange(len(part))
     before = order[np.maximum(place[tombstones] - 1, 0)]
     follows: NDMask = (place[tombstones] > 0) & (raw.partition[before] == raw.partition[tombstones])
-    follows &= (part[before] == Part.DELETE) & (raw.keys.length[before] == raw.keys.length[tombstones])
-    pairs = zip(before[follows].tolist(), tombstones[follows].tolist(), strict=True)
-    follows[follows] = [raw.keys.get(one) == raw.keys.get(other) for one, other in pairs]
+    follows &= part[before] == Part.DELETE
+    follows[follows] = same(raw.keys, before[follows], tombstones[follows], cache_folder)
     return follows
 
 
