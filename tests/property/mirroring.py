@@ -81,11 +81,11 @@ class Mirror:
     commits: int = 0
     keys: int = 40
     done: list[str] = field(default_factory=list)
-    engine: Engine = field(default_factory=lambda: Engine({}))
     rewriting: list[tuple[Future[Rewritten], Rewritten]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.target = self.open(self.plan)
+        self.engine = Engine(self.lake.properties)
 
     def open(self, plan: Plan | None = None) -> IcebergTarget:
         target = self.lake.target(plan=plan, layout=self.layout, rewriter=self._rewrite)
@@ -185,8 +185,11 @@ class Mirror:
     )  # fmt: skip
 
     def step(self) -> None:
-        """One of them, and then the table is what the dict is."""
-        name = self.chance.choice(self.STEPS)
+        """One of them."""
+        self.play(self.chance.choice(self.STEPS))
+
+    def play(self, name: str) -> None:
+        """The step ``name``, and then the table is what the dict is."""
         self.done.append(name)
         getattr(self, name)()
         if self._exists():
@@ -196,18 +199,24 @@ class Mirror:
 
     def check(self) -> None:
         table = self.lake.table()
-        wanted = Counter(map(_frozen, self.rows.values()))
+        wanted = self.counted()
         told = table.scan().to_arrow().to_pylist()
-        assert Counter(map(_frozen, told)) == wanted, f"PyIceberg after {self.done}"
+        assert Counter(map(as_counted, told)) == wanted, f"PyIceberg after {self.done}"
         location = table.metadata_location.removeprefix("file://")
         names, found = self.engine.rows(f"SELECT * FROM iceberg_scan('{location}')")
-        assert Counter(_frozen(dict(zip(names, row, strict=True))) for row in found) == wanted, f"DuckDB: {self.done}"
+        assert Counter(as_counted(dict(zip(names, row, strict=True))) for row in found) == wanted, (
+            f"DuckDB: {self.done}"
+        )
         summary = table.metadata.current_snapshot()
         assert self.lake.breaks() == []
         # PyIceberg leaves deletes of files behind that it has taken away, and goes on counting them.
         if summary is not None and summary.summary is not None and not {"rewrite", "delete"} & set(self.done):
             keys = summary.summary.additional_properties
             assert int(keys["total-records"]) - int(keys.get("total-position-deletes", 0)) == len(self.rows), self.done
+
+    def counted(self) -> Counter[Any]:
+        """The rows, as they can be compared."""
+        return Counter(map(as_counted, self.rows.values()))
 
     # How
 
@@ -337,10 +346,16 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _frozen(row: Row) -> tuple[tuple[str, str], ...]:
+def as_counted(row: Row) -> tuple[tuple[str, str], ...]:
     """A row as something that can be counted; columns that it does not have are null."""
-    told = ((name, str(uuid.UUID(bytes=v)) if isinstance(v, bytes) else v) for name, v in sorted(row.items()))
-    return tuple((name, str(v)) for name, v in told if v is not None)
+    return tuple((name, _told(value)) for name, value in sorted(row.items()) if value is not None)
+
+
+def _told(value: Any) -> str:
+    """A value as text, as no two readers have the same types."""
+    if isinstance(value, bytes):
+        return str(uuid.UUID(bytes=value))
+    return str(value.replace(tzinfo=None) if isinstance(value, datetime) else value)
 
 
 def mirror(lake: Lake, kind: str, layout: str, seed: int) -> Mirror:
