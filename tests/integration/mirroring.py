@@ -6,15 +6,15 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 from servers.kafka import Kafka
 from tests.e2e.killing import wait_for_a_moment
 from tests.e2e.rig import Site, until
-from tests.fixtures.captures import Shown
 
 _SECONDS = 60.0
 
@@ -28,8 +28,8 @@ class Worker(Protocol):
     def fence(self, number: int) -> None:
         """Write a row into the table `zz_fence`, after which nothing comes."""
 
-    def shows(self) -> dict[str, Shown]:
-        """What the source holds."""
+    def shows(self) -> Mapping[str, Any]:
+        """What the source holds, table by table."""
 
 
 class Busy:
@@ -73,7 +73,7 @@ class Mirror:
     worker: Worker
     prefix: str
     table: Callable[[str], str]
-    compare: Callable[[Shown, object], str]
+    compare: Callable[[Any, pa.Table], str]
     fences: int = 0
     seed: int = field(default_factory=lambda: secrets.randbits(32))
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from servers.debezium import Debezium
+from servers.debezium import Debezium, Envelope, converters
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import Minio
+from servers.mongodb import MongoDb
 from servers.postgres import Postgres
+from servers.schema_registry import SchemaRegistry
 from tests.e2e.fixtures import command_line, shared_command_line
-from tests.e2e.rig import CommandLine, Site
+from tests.e2e.rig import CommandLine, Site, configuration
+from tests.integration.documents import Documents, document_differences
 from tests.integration.mirroring import Mirror
 from tests.integration.mirrors import differences
 from tests.integration.workload import Workload, database
@@ -65,6 +68,65 @@ def test_the_example_mirrors_a_postgresql_as_it_stands(
         assert mirror.differences() == ""
         site.verified()
     own_debezium.delete("shop")
+
+
+def site_of(
+    kafka: Kafka, prefix: str, envelope: Envelope, registry: SchemaRegistry, place: tuple[Path, CommandLine]
+) -> Site:
+    """A pipeline that mirrors all topics below ``prefix``, in a local warehouse."""
+    avro = envelope is Envelope.AVRO
+    table = {"topic_pattern": rf"{prefix.replace('.', '[.]')}[.](?P<table>[a-y]\w+)", "table": "mirror.{table}"}
+    document = configuration(kafka.bootstrap_servers, registry.url if avro else None, [{**table, "mode": "upsert"}])
+    document["name"] = document["source"]["kafka"]["group_id"] = prefix.partition(".")[0]
+    document["decode"] = {"debezium": {"format": "avro" if avro else "json"}}
+    return Site(*place, document)
+
+
+@pytest.mark.parametrize("envelope", [Envelope.JSON_WITH_SCHEMA, Envelope.AVRO])
+def test_types_that_schemas_tell_are_mirrored(
+    kafka: Kafka,
+    debezium: Debezium,
+    postgres: Postgres,
+    schema_registry: SchemaRegistry,
+    fresh_namespace: str,
+    envelope: Envelope,
+    command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    address = database(postgres, fresh_namespace)
+    prefix = f"{fresh_namespace}.work"
+    settings = {**PARTS, **converters(envelope, schema_registry), **NULLS}
+    with closing(Workload(address, "work", seed=2)) as work:
+        debezium.follow_postgres(fresh_namespace, address, "work", settings)
+        site = site_of(kafka, prefix, envelope, schema_registry, (tmp_path, command_line))
+        mirror = Mirror(kafka, site, work, prefix, "mirror.{}".format, differences)
+        mirror.work_and_kill(1)
+        mirror.settle()
+        assert mirror.differences() == ""
+    debezium.delete(fresh_namespace)
+
+
+@pytest.mark.parametrize("envelope", [Envelope.JSON, Envelope.AVRO])
+def test_a_mongodb_at_work_is_mirrored(
+    kafka: Kafka,
+    debezium: Debezium,
+    mongodb: MongoDb,
+    schema_registry: SchemaRegistry,
+    fresh_namespace: str,
+    envelope: Envelope,
+    command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    prefix = f"{fresh_namespace}.{fresh_namespace}"
+    with closing(Documents(mongodb, fresh_namespace, seed=3)) as work:
+        settings = {"capture.mode": "change_streams_update_full", **converters(envelope, schema_registry)}
+        debezium.follow_mongodb(fresh_namespace, mongodb, fresh_namespace, settings)
+        site = site_of(kafka, prefix, envelope, schema_registry, (tmp_path, command_line))
+        mirror = Mirror(kafka, site, work, prefix, "mirror.{}".format, document_differences)
+        mirror.work_and_kill(2)
+        mirror.settle()
+        assert mirror.differences() == ""
+    debezium.delete(fresh_namespace)
 
 
 class AsItStands(Site):
