@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, such as `throughput,freshness`")
     parser.add_argument("--peers", action="store_true", help="also beside the Iceberg sink for Kafka Connect")
     parser.add_argument("--formats", default=",".join(FORMATS), help="avro, json or both")
-    parser.add_argument("--messages", type=int, help="messages in each topic; default: 10 million Avro, 3 million JSON")
+    parser.add_argument("--messages", type=int, help="messages in each topic; default: 10 million")
     parser.add_argument("--repeat", type=int, help="runs of each writer; the median is reported; default: 3")
     parser.add_argument("--commits", type=int, help="commits that age a table; default: 10,000")
     parser.add_argument("--s3-commits", type=int, help="the same on S3; default: 10,000")

@@ -50,7 +50,7 @@ class Sizes:
     peer_warm: int = 1_000_000
 
 
-FULL = Sizes({"avro": 10_000_000, "json": 3_000_000})
+FULL = Sizes({"avro": 10_000_000, "json": 10_000_000})
 QUICK = Sizes({"avro": 3000, "json": 3000}, 3000, 1, 2000, 1, 1.0, 2.0, 30, 20, 20, 1000)
 
 
