@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = list(Figures.__dataclass_fields__)
     lines = [(job.kind, f"{job.rows:,}", job.limit_mib, *(f"{getattr(f, n):,.1f}" for n in names)) for job, f in runs]
     print_table(("KEY", "ROWS", "LIMIT", *(name.upper().replace("_", " ") for name in names)), lines)
-    result = origin() | {"indexes": [asdict(job) | asdict(figures) for job, figures in runs]}
+    told = [{k: v for k, v in asdict(job).items() if k != "folder"} | asdict(figures) for job, figures in runs]
+    result = origin() | {"indexes": told}
     place = FOLDER / f"{result['at'].replace(':', '').replace('+0000', 'Z')}-key-index.json"
     print(f"\nsaved: {save(result, chosen.out or place)}")
 
