@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from structlog.testing import capture_logs
 from lakeward.changes import Changes, Effect
 from lakeward.layout import Layout
 from lakeward.outcomes import Batch, CommitReceipt
-from lakeward.positions import Account, Position, Span
+from lakeward.positions import Account, Partition, Position, Span
 from lakeward.sinks.iceberg.compacting import at_once
 from lakeward.sinks.iceberg.compaction import Rewritten
 from lakeward.sinks.iceberg.expiry import DAY_MS, MINUTE_MS
@@ -243,6 +244,17 @@ def test_a_value_is_read_back_again_where_somebody_else_changed_it_meanwhile(lak
     table.overwrite(rows.set_column(3, rows.schema.field("note"), [pa.array(["theirs"] * 2, rows["note"].type)]))
     assert isinstance(writer.target.commit(staged), CommitReceipt)
     assert {row["id"]: row["note"] for row in lake.table().scan().to_arrow().to_pylist()} == {1: "theirs", 2: "theirs"}
+
+
+def test_a_value_is_looked_for_again_where_the_table_was_empty_when_it_was_staged(lake: Lake) -> None:
+    writer, rival = Writer(lake.target()), Writer(lake.target())
+    writer.target.create(writer.batch((1, 1)).parts[0].schema)
+    second = Partition("orders", 1)
+    batch = replace(writer.batch((1, 11), absent=(1,)), id="second", claim={second: Span(0, 1)})
+    staged = writer.target.stage(replace(batch, upto={second: Position(1)}))
+    rival.send((1, 10))
+    assert isinstance(writer.target.commit(staged), CommitReceipt)
+    assert lake.table().scan().to_arrow().to_pylist() == [{"id": 1, "value": 11, "part": "p1", "note": "n10"}]
 
 
 @pytest.mark.parametrize("fault", [lose(requests.ReadTimeout("planned")), twice(), refuse()])

@@ -25,7 +25,8 @@ class Delta:
     """The other half of an upsert, beside its new files: old rows go, by position.
 
     ``keys``: whose rows go, each once. ``arrived``: the staged files and whose rows they hold. ``truncates``: all rows
-    that the table holds go. ``read_at``: the head whose values are in the staged files, where some were read back.
+    that the table holds go. ``read_at``: the head whose values are in the staged files, where some were read back; 0
+    where they were looked for in a table without a head.
     ``deleted``: so many of the last ``keys`` hold no row afterwards; ``departed`` is told where theirs lie.
     """
 
@@ -46,7 +47,7 @@ class Delta:
     def stands(self, table: Table) -> bool:
         """Whether what was read back still is what ``table`` holds (PROTOCOL C2e)."""
         head = head_of(table.metadata)
-        return self.read_at is None or (head is not None and head.snapshot_id == self.read_at)
+        return self.read_at is None or self.read_at == (head.snapshot_id if head is not None else 0)
 
     def against(self, table: Table, commit: str) -> Amendment:
         """The change of ``table`` at its head; its delete files are written, under names that no other attempt has."""

@@ -69,7 +69,7 @@ class Upserts:
         if left.absent or left.marks.any():
             index.advance(table)
             head = head_of(table.metadata)
-            read_at = head.snapshot_id if head is not None else None
+            read_at = head.snapshot_id if head is not None else 0
             left = self._completed(left, table, stager)
         laid = stager.lay(_strict(left.rows, stager.binding.schema), commit)
         arrived = [Arrived(one.file, left.hashes[one.rows]) for one in laid]
