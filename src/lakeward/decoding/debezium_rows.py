@@ -84,7 +84,8 @@ def parts(stream: Stream, *, keyed: bool) -> Iterator[DecodedPart]:
         deleted = gone[stream.key[gone] == which]
         if len(deleted):
             keys = stream.keys_of(deleted, tuple(stream.names[which])) if which else _nothing(deleted)
-            _add(found, keys, stream.known)
+            known = found[-1].rows.schema if found else stream.known
+            _add(found, _typed(keys, known, stream.rejects), stream.known)
         pieces += [(images, names) for images in found]
     if len(truncated):
         _truncate(pieces, truncated, stream)
@@ -112,12 +113,30 @@ def _whole(stream: Stream, which: int, names: tuple[str, ...], *, single: bool) 
         lacking = [name for name in names if name not in chosen.rows.column_names]
         if lacking and len(chosen.index):
             keys = stream.keys_of(chosen.index, names)
+            if not len(keys.index):
+                continue
             chosen = chosen.select(np.flatnonzero(np.isin(chosen.index, keys.index)))
             rows = chosen.rows
             for name in lacking:
                 rows = rows.append_column(keys.rows.schema.field(name), keys.rows.column(name))
             chosen = Images(rows, chosen.index, chosen.absent)
         yield chosen
+
+
+def _typed(keys: Images, known: pa.Schema | None, rejects: list[Reject]) -> Images:
+    """``keys`` with the types that the columns are known to have; those that cannot be had are rejects."""
+    rows = keys.rows
+    for k, column in enumerate(rows.schema):
+        wanted = column if known is None or column.name not in known.names else known.field(column.name)
+        if wanted.type == column.type:
+            continue
+        try:
+            rows = rows.set_column(k, wanted, rows.column(k).cast(wanted.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            reason = f"field {column.name!r} of the key is {column.type}, and its column {wanted.type}"
+            rejects += [Reject(i, "wrong-type", reason) for i in keys.index.tolist()]
+            return Images(rows.slice(0, 0).select([]), np.empty(0, np.int64))
+    return Images(rows, keys.index)
 
 
 def _nothing(index: NDInt) -> Images:
@@ -184,10 +203,10 @@ def _part(stream: Stream, images: Images, names: tuple[str, ...], *, keyed: bool
 
 
 def joined(several: list[Images]) -> Images:
-    """All in the order of their messages; there is at least one."""
-    found = several[0]
-    for one in several[1:]:
-        found = _joined(found, one)
+    """All in the order of their messages."""
+    found = _nothing(np.empty(0, np.int64))
+    for one in several:
+        found = _joined(found, one) if len(found.index) else one
     return found
 
 

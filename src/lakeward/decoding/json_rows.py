@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from concurrent.futures import Future
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ class RowReader:
             self._reader = _compiled(cache_folder)
         self._programs = CodeCache(cache_folder) if self._nested and json_program.programmable(self.fields) else None
         self._nesting: NestedReader | None = None
+        self._making: Future[NestedReader] | None = None
         self._slow = 0
         """So many nested records have been read by the reference."""
 
@@ -96,16 +99,28 @@ class RowReader:
         return pa.concat_tables([usual, others]).take(order).combine_chunks(), index[order]
 
     def _read_nested(self, values: Blobs, low: int, high: int) -> tuple[pa.Table, NDInt, NDInt]:
-        """As `NestedReader.read`; compiling takes seconds, so that only who reads many records gets a program."""
-        if self._nesting is None and self._programs is not None and self._slow >= MANY:
-            sample = _longest(values, low, min(high, low + SAMPLE))
-            if sample is not None:
-                self._nesting = NestedReader(self.fields, self.schema, sample, self._programs)
+        """As `NestedReader.read`; compiling takes seconds, so that only who reads many records gets a program.
+
+        It is made beside the reading: until then the reference reads on.
+        """
+        if self._nesting is None:
+            self._nesting = self._made(values, low, high)
         if self._nesting is not None:
             return self._nesting.read(values, low, high)
         unusual = low + np.flatnonzero(values.length[low:high] != NULL)
         self._slow += len(unusual)
         return self.schema.empty_table(), np.empty(0, np.int64), unusual
+
+    def _made(self, values: Blobs, low: int, high: int) -> NestedReader | None:
+        """The program, as soon as there is one."""
+        if self._making is not None:
+            return self._making.result() if self._making.done() else None
+        if self._programs is None or self._slow < MANY:
+            return None
+        sample = _longest(values, low, min(high, low + SAMPLE))
+        if sample is not None:
+            self._making = _beside(partial(NestedReader, self.fields, self.schema, sample, self._programs))
+        return None
 
     def _read_unusual(self, values: Blobs, unusual: NDInt, rejects: list[Reject]) -> tuple[pa.Table, NDInt]:
         rows, index = [], []
@@ -140,6 +155,20 @@ def _warm_up(reader: Callable[..., Any]) -> None:
     """Compile or load it: the types of its arguments are the same for all fields."""
     nothing, data = Blobs.of(()), read_only(np.zeros(0, np.uint8))
     reader(data, read_only(nothing.start), read_only(nothing.length), 0, plan(()), allocate((), 0, 0))
+
+
+def _beside(make: Callable[[], NestedReader]) -> Future[NestedReader]:
+    """What ``make`` will have made, on a thread that nobody waits for at the end."""
+    future: Future[NestedReader] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # noqa: BLE001 -- raised again where the program is wanted
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="compiling", daemon=True).start()
+    return future
 
 
 def _longest(values: Blobs, low: int, high: int) -> dict[str, object] | None:

@@ -204,3 +204,21 @@ def test_rows_without_a_key_that_names_columns_have_none(key: Any) -> None:
     (part,) = decode((key, event("c", {"id": 1}))).parts
     assert part.changes is not None
     assert part.changes.key == ()
+
+
+def test_a_key_that_cannot_be_a_row_s_column_is_rejected_and_stops_nothing() -> None:
+    strange = {"schema": {"type": "struct", "fields": [{"type": "unheard-of", "field": "id"}]}, "payload": {"id": 7}}
+    text = {"schema": {"type": "struct", "fields": [{"type": "string", "field": "id"}]}, "payload": {"id": "x"}}
+    assert codes(decode((strange, event("d", None)))) == {0: "unsupported-schema"}
+    decoded = decode((text, event("d", None)), (None, None), columns=pa.schema([("id", pa.int64())]))
+    assert codes(decoded) == {0: "wrong-type"}
+    assert list(decoded.parts) == []
+    assert decoded.skipped.tolist() == [1]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_truncation_before_anything_is_known_of_a_table_is_skipped(keyed: bool) -> None:  # noqa: FBT001  a mode
+    decoded = decode((None, event("t", None)), keyed=keyed)
+    assert decoded.skipped.tolist() == [0]
+    known = decode((None, event("t", None)), keyed=keyed, columns=pa.schema([("id", pa.int64())]))
+    assert [part.rows.to_pylist() for part in known.parts] == [[{"id": None}]]
