@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -101,7 +102,14 @@ def compiled(declaration: dict[str, str], first: dict[str, Any]) -> JsonDecoder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_rows, "MANY", 0)
         decoder.decode(batch([json.dumps(first).encode()], b""))
+    wait_for_the_program(decoder)
     return decoder
+
+
+def wait_for_the_program(decoder: JsonDecoder) -> None:
+    assert decoder._rows is not None
+    assert decoder._rows._making is not None
+    decoder._rows._making.result(120)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +182,23 @@ def test_a_program_reads_keys_in_the_order_in_which_they_came_when_it_was_compil
 def test_few_nested_records_are_not_worth_a_program(left: list[int]) -> None:
     check(JsonDecoder(SMALL), SMALL, [b'{"id":1}'] * 100)
     assert not left
+
+
+def test_the_reference_reads_on_while_a_program_is_compiled(left: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, made = threading.Event(), json_nested.NestedReader
+
+    def slowly(*arguments: Any) -> json_nested.NestedReader:
+        assert go_on.wait(60)
+        return made(*arguments)
+
+    monkeypatch.setattr(json_rows, "NestedReader", slowly)
+    monkeypatch.setattr(json_rows, "MANY", 1)
+    decoder = JsonDecoder(SMALL)
+    payloads = [b'{"in":{"a":[1],"b":2},"id":3}'] * 2
+    for _ in range(3):
+        check(decoder, SMALL, payloads)
+    assert not left
+    go_on.set()
+    wait_for_the_program(decoder)
+    check(decoder, SMALL, payloads)
+    assert left == [0]

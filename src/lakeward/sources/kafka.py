@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -31,6 +32,9 @@ SLICE_S = 0.1
 
 LEAVE_S = 1.0
 """How long leaving the group may take before the consumer is closed, in seconds."""
+
+CLOSE_S = 10.0
+"""How long the consumer may take to close, in seconds; it was seen to wait for a broker's answer for ever."""
 
 WAKE_S = 0.2
 """How long leaders may take to answer the question that wakes librdkafka, in seconds."""
@@ -262,7 +266,7 @@ class KafkaSource:
             self._intake.close()
         if self._consumer is not None:
             self._leave(self._consumer)
-            self._consumer.close()
+            _close(self._consumer)
         self._consumer = self._intake = self._catalogue = None
 
     def _leave(self, consumer: Consumer) -> None:
@@ -310,6 +314,15 @@ class KafkaSource:
         self._stopped -= theirs
         self._assigned -= theirs
         self._revoked |= theirs
+
+
+def _close(consumer: Consumer) -> None:
+    """Close, and go on where that takes too long: a broker that does not answer must not keep a worker from its end."""
+    closing = threading.Thread(target=consumer.close, name="closing", daemon=True)
+    closing.start()
+    closing.join(CLOSE_S)
+    if closing.is_alive():
+        log.warning("the consumer does not close; left to itself", seconds=CLOSE_S)
 
 
 def _opened(part: T | None) -> T:
