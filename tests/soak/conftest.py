@@ -11,11 +11,14 @@ from servers.minio import Minio
 from servers.spark import Spark
 from tests.e2e.fixtures import command_line, shared_command_line
 from tests.integration.conftest import (
+    debezium,
     fresh_namespace,
     fresh_topic,
     iceberg_rest,
     kafka,
+    mongodb,
     own_kafka,
+    postgres,
     running,
     s3,
     schema_registry,
@@ -24,11 +27,14 @@ from tests.integration.conftest import (
 
 __all__ = [
     "command_line",
+    "debezium",
     "fresh_namespace",
     "fresh_topic",
     "iceberg_rest",
     "kafka",
+    "mongodb",
     "own_kafka",
+    "postgres",
     "s3",
     "schema_registry",
     "servers_directory",

@@ -1,0 +1,132 @@
+"""A real PostgreSQL and a real MongoDB at work for minutes, mirrored by a pipeline that is killed again and again.
+
+Rivals write the same tables meanwhile, Spark compacts them, and in the end everybody reads the same.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from servers.debezium import Debezium, Envelope, converters
+from servers.iceberg_rest import IcebergRest
+from servers.kafka import Kafka
+from servers.mongodb import MongoDb
+from servers.postgres import Postgres
+from servers.spark import CATALOG, Spark
+from tests.e2e.killing import wait_for_a_moment
+from tests.e2e.rig import CommandLine, Site, configuration
+from tests.integration.documents import COLLECTIONS, Documents, document_differences
+from tests.integration.mirroring import Busy, Mirror
+from tests.integration.mirrors import differences
+from tests.integration.workload import TABLES, Workload, database
+
+from lakeward.testing.oracle import compare
+
+MINUTES = float(os.environ.get("LAKEWARD_SOAK_MINUTES", "3"))
+PARTS = {"publish.via.partition.root": "true", "table.exclude.list": r"\w+\.parted_\w+"}
+NULLS = {"value.converter.replace.null.with.default": "false"}
+NOT_SPARKS = {"codes"}
+"""It has a column of times of day, which Spark does not know."""
+
+pytestmark = [pytest.mark.soak, pytest.mark.servers, pytest.mark.timeout(900 + MINUTES * 180)]
+
+
+def test_a_postgresql_at_work_is_mirrored(
+    kafka: Kafka,
+    debezium: Debezium,
+    postgres: Postgres,
+    spark: Spark,
+    iceberg_rest: IcebergRest,
+    fresh_namespace: str,
+    command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    address, prefix, seed = database(postgres, fresh_namespace), f"{fresh_namespace}.work", secrets.randbits(32)
+    with closing(Workload(address, "work", seed)) as work:
+        settings = {**PARTS, **converters(Envelope.JSON_WITH_SCHEMA), **NULLS}
+        debezium.follow_postgres(fresh_namespace, address, "work", settings)
+        site = site_of(kafka, prefix, iceberg_rest, tmp_path, command_line)
+        mirror = Mirror(kafka, site, work, prefix, f"{fresh_namespace}.{{}}".format, differences, seed=seed)
+        disturb(mirror, spark, sorted(set(TABLES) - NOT_SPARKS))
+        assert mirror.differences() == ""
+        for name, shown in work.shows().items():
+            table = mirror.table(name)
+            read_alike(site, table)
+            if name not in NOT_SPARKS:
+                spark.sql(f"REFRESH TABLE {CATALOG}.{table}")
+                spark.export(f"SELECT * FROM {CATALOG}.{table}", tmp_path / name)
+                assert differences(shown, pq.ParquetDataset(tmp_path / name).read()) == "", name
+        site.verified()
+    debezium.delete(fresh_namespace)
+
+
+def test_a_mongodb_at_work_is_mirrored(
+    kafka: Kafka,
+    debezium: Debezium,
+    mongodb: MongoDb,
+    spark: Spark,
+    iceberg_rest: IcebergRest,
+    fresh_namespace: str,
+    command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    prefix, seed = f"{fresh_namespace}.{fresh_namespace}", secrets.randbits(32)
+    with closing(Documents(mongodb, fresh_namespace, seed)) as work:
+        settings = {"capture.mode": "change_streams_update_full"}
+        debezium.follow_mongodb(fresh_namespace, mongodb, fresh_namespace, settings)
+        site = site_of(kafka, prefix, iceberg_rest, tmp_path, command_line)
+        mirror = Mirror(kafka, site, work, prefix, f"{fresh_namespace}.{{}}".format, document_differences, seed=seed)
+        disturb(mirror, spark, COLLECTIONS)
+        assert mirror.differences() == ""
+        for name in COLLECTIONS:
+            read_alike(site, mirror.table(name))
+        site.verified()
+    debezium.delete(fresh_namespace)
+
+
+def site_of(kafka: Kafka, prefix: str, catalog: IcebergRest, folder: Path, commands: CommandLine) -> Site:
+    """A pipeline into the REST catalog; the environment names its consumer group, so that it can have rivals."""
+    name = prefix.partition(".")[0]
+    table = {"topic_pattern": rf"{prefix.replace('.', '[.]')}[.](?P<table>[a-y]\w+)", "table": f"{name}.{{table}}"}
+    iceberg = {"catalog": catalog.pyiceberg_properties}
+    document = configuration(kafka.bootstrap_servers, None, [{**table, "mode": "upsert"}], iceberg, interval="500ms")
+    document["name"], document["decode"] = name, {"debezium": {"format": "json"}}
+    document["source"]["kafka"]["group_id"] = f"{name}-${{GROUP:-main}}"
+    return Site(folder, commands, document)
+
+
+def disturb(mirror: Mirror, spark: Spark, compacted: Any) -> None:
+    """Let the source work for `MINUTES`, kill writers, let rivals write, let Spark compact; then let it settle."""
+    print("seed", mirror.seed)  # noqa: T201 - to replay a failure
+    chance, until, number = random.Random(mirror.seed), time.monotonic() + MINUTES * 60, 0
+    with Busy(mirror.worker) as busy:
+        while time.monotonic() < until:
+            number += 1
+            command = mirror.site.start("run", env={"GROUP": f"group-{number}"})
+            rival = mirror.site.start("run", env={"GROUP": f"rival-{number}"}) if number % 3 == 0 else None
+            wait_for_a_moment(command, chance)
+            if number % 4 == 0:
+                table = mirror.table(chance.choice(list(compacted)))
+                spark.sql(f"CALL {CATALOG}.system.rewrite_data_files(table => '{table}')")
+            command.kill()
+            if rival is not None:
+                rival.kill()
+    mirror.settle()
+    print(f"{busy.done} changes to the source, {number} writers killed")  # noqa: T201 - what was shown
+
+
+def read_alike(site: Site, table: str) -> None:
+    """PyIceberg and polars read what DuckDB reads."""
+    held = site.held(table)
+    for found in (site.scanned(table), pl.scan_iceberg(site.catalog().load_table(table)).collect().to_arrow()):
+        difference = compare(held, found)
+        assert difference.exact, (table, difference)
