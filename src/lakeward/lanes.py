@@ -16,7 +16,7 @@ from lakeward.dead_letters.box import Letterbox, told
 from lakeward.errors import OperatorError, PositionError, RejectedRecordError
 from lakeward.keying import Upserting, appended, upserted
 from lakeward.ledger import LedgerEntry
-from lakeward.metadata_columns import type_of, with_metadata
+from lakeward.metadata_columns import changed, type_of, with_metadata
 from lakeward.observability.progress import TableProgress
 from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome
 from lakeward.positions import Partition, Position
@@ -152,7 +152,8 @@ class Lane:
         parts = self.rows_of(raw, decoded, now_ms)
         spans: list[tuple[Stretch, int]] = [(s, self._start(s.partition)) for s in stretches(raw)]
         self.filling.take(raw, spans, parts, len(decoded.skipped))
-        self.filling.change([part.changes for part in decoded.parts if part.changes is not None and len(part.index)])
+        told = [changed(part, self.settings.metadata_columns) for part in decoded.parts if len(part.index)]
+        self.filling.change([changes for changes in told if changes is not None])
         if letters is not None:
             self.filling.set_aside(letters)
         if self.sequences is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from lakeward.changes import Events
+from lakeward.changes import Changes, Effect, Events
 from lakeward.records import DecodedPart, RawBatch
 
 HEADER_PREFIX = "header."
@@ -45,6 +46,23 @@ def with_metadata(part: DecodedPart, raw: RawBatch, columns: Mapping[str, str], 
             values = values_of(kind, raw if whole else raw.select(part.index))
         rows = rows.append_column(pa.field(name, type_of(kind)), values)
     return rows
+
+
+def changed(part: DecodedPart, columns: Mapping[str, str]) -> Changes | None:
+    """What the rows of `with_metadata` change: those that only mark leave alone what their events do not tell.
+
+    A tombstone behind a deletion marks the row once more, and knows neither when nor where that was.
+    """
+    changes, events = part.changes, part.events
+    if changes is None or events is None or not (marks := changes.effect == Effect.MARK).any():
+        return changes
+    absent = dict(changes.absent)
+    for name, kind in columns.items():
+        if kind in CHANGE_KINDS:
+            untold = marks & _told_by(events, kind, len(marks)).is_null().to_numpy(zero_copy_only=False)
+            if untold.any():
+                absent[name] = untold
+    return replace(changes, absent=absent)
 
 
 def _told_by(events: Events | None, kind: str, rows: int) -> pa.Array:

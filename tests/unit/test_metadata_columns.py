@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from lakeward.changes import Events
-from lakeward.metadata_columns import type_of, with_metadata
+from lakeward.changes import Changes, Effect, Events
+from lakeward.metadata_columns import changed, type_of, with_metadata
 from lakeward.records import Blobs, DecodedPart, RawBatch
 
 KINDS = {
@@ -86,3 +86,13 @@ def test_records_that_are_no_change_events_leave_those_columns_null() -> None:
 def test_the_time_of_ingestion_is_the_callers() -> None:
     rows = with_metadata(DecodedPart(pa.table({"v": [1, 2]}), np.array([0, 1])), RAW, {"at": "ingestion_time"}, 1_234)
     assert rows.column("at").cast(pa.int64()).to_pylist() == [1_234_000] * 2
+
+
+def test_a_row_that_is_only_marked_keeps_what_its_event_does_not_tell() -> None:
+    moment = pa.timestamp("us", "UTC")
+    events = Events(pa.array(["d", "d"]), pa.array([1, None], moment), pa.array(["0/1", None]))
+    changes = Changes(("v",), np.array([Effect.MARK, Effect.MARK], np.uint8))
+    part = DecodedPart(pa.table({"v": [1, 2]}), np.arange(2), changes=changes, events=events)
+    told = changed(part, {"op": "operation", "at": "source_timestamp", "lsn": "source_position", "k": "key"})
+    assert told is not None
+    assert {name: mask.tolist() for name, mask in told.absent.items()} == {"at": [False, True], "lsn": [False, True]}
