@@ -271,3 +271,18 @@ def test_files_of_an_older_schema_are_compacted_into_the_new_one(lake: Lake) -> 
     assert newer.compact() == FANOUT
     assert len(files(lake)) == 1
     assert sorted(lake.table().scan().to_arrow()["note"].to_pylist(), key=str) == [None] * (FANOUT - 1) + ["x"]
+
+
+def test_a_rivals_commit_that_was_rolled_back_since_is_no_reason_to_stop(lake: Lake) -> None:
+    plan = Plan()
+    target = lake.target(plan=plan)
+    run(lake, lake.target(), FANOUT)
+
+    def come_and_go() -> None:
+        head = lake.table().metadata.current_snapshot_id
+        run(lake, lake.target(), 1, FANOUT)
+        lake.table().manage_snapshots().rollback_to_snapshot(head).commit()
+
+    plan.next("commit_table", meanwhile(come_and_go))
+    assert target.compact() == FANOUT
+    assert lake.rows() == expected(*(batch(offset, 1) for offset in range(FANOUT)))

@@ -103,7 +103,9 @@ class Replacement:
             if any(snapshot.snapshot_id == made.snapshot.snapshot_id for snapshot in ancestry(after.metadata)):
                 return True
             told = explained(error, f"compacting {self.handle.name}", self.handle.address)
-            if isinstance(error, CommitFailedException) or told.directive is Directive.RETRY:
+            # A rival's commit that was rolled back since has taken the sequence number, though the head is the same.
+            overtaken = after.metadata.next_sequence_number() > (made.snapshot.sequence_number or 0)
+            if overtaken or isinstance(error, CommitFailedException) or told.directive is Directive.RETRY:
                 return False
             raise told from error
         return True
