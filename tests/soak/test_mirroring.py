@@ -9,9 +9,9 @@ import os
 import random
 import secrets
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.mongodb import MongoDb
 from servers.postgres import Postgres
+from servers.releases import ServerError
 from servers.spark import CATALOG, Spark
 from tests.e2e.killing import wait_for_a_moment
 from tests.e2e.rig import CommandLine, Site, configuration
@@ -104,7 +105,7 @@ def site_of(kafka: Kafka, prefix: str, catalog: IcebergRest, folder: Path, comma
     return Site(folder, commands, document)
 
 
-def disturb(mirror: Mirror, spark: Spark, compacted: Any) -> None:
+def disturb(mirror: Mirror, spark: Spark, compacted: Sequence[str]) -> None:
     """Let the source work for `MINUTES`, kill writers, let rivals write, let Spark compact; then let it settle."""
     print("seed", mirror.seed)  # noqa: T201 - to replay a failure
     chance, until, number = random.Random(mirror.seed), time.monotonic() + MINUTES * 60, 0
@@ -114,14 +115,23 @@ def disturb(mirror: Mirror, spark: Spark, compacted: Any) -> None:
             command = mirror.site.start("run", env={"GROUP": f"group-{number}"})
             rival = mirror.site.start("run", env={"GROUP": f"rival-{number}"}) if number % 3 == 0 else None
             wait_for_a_moment(command, chance)
-            if number % 4 == 0:
-                table = mirror.table(chance.choice(list(compacted)))
-                spark.sql(f"CALL {CATALOG}.system.rewrite_data_files(table => '{table}')")
+            table = mirror.table(chance.choice(compacted))
+            if number % 4 == 1:
+                with suppress(ServerError):  # it loses against a writer that commits all the time
+                    compact(spark, table)
             command.kill()
             if rival is not None:
                 rival.kill()
+            if number % 4 == 0:
+                compact(spark, table)
     mirror.settle()
     print(f"{busy.done} changes to the source, {number} writers killed")  # noqa: T201 - what was shown
+
+
+def compact(spark: Spark, table: str) -> None:
+    """Let Spark rewrite a table as it is now: it keeps what it has seen of a table for half a minute."""
+    spark.sql(f"REFRESH TABLE {CATALOG}.{table}")
+    spark.sql(f"CALL {CATALOG}.system.rewrite_data_files(table => '{table}')")
 
 
 def read_alike(site: Site, table: str) -> None:
