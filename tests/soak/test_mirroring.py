@@ -114,7 +114,10 @@ def disturb(mirror: Mirror, spark: Spark, compacted: Sequence[str]) -> None:
             number += 1
             command = mirror.site.start("run", env={"GROUP": f"group-{number}"})
             rival = mirror.site.start("run", env={"GROUP": f"rival-{number}"}) if number % 3 == 0 else None
-            wait_for_a_moment(command, chance)
+            if rival is None:
+                wait_for_a_moment(command, chance)
+            else:  # one of them may have given up by then
+                time.sleep(chance.uniform(2.0, 5.0))
             table = mirror.table(chance.choice(compacted))
             if number % 4 == 1:
                 with suppress(ServerError):  # it loses against a writer that commits all the time
