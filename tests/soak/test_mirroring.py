@@ -137,6 +137,12 @@ def compact(spark: Spark, table: str) -> None:
     spark.sql(f"CALL {CATALOG}.system.rewrite_data_files(table => '{table}')")
 
 
+@pytest.fixture(autouse=True)
+def polars_plans_with_pyiceberg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with a plug-in of its own, whose absence it warns of."""
+    monkeypatch.setenv("POLARS_ICEBERG_PLANNER", "pyiceberg")
+
+
 def read_alike(site: Site, table: str) -> None:
     """PyIceberg and polars read what DuckDB reads."""
     held = site.held(table)

@@ -239,8 +239,9 @@ def _untouched(row: Mapping[str, Any]) -> dict[str, Any]:
 def _bson(row: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {"_id": "$oid", "total": "$numberDecimal", "when": "$date"}
     values = {name: {kinds[name]: value} if name in kinds else value for name, value in row.items()}
-    if isinstance(values.get("visits"), int) and values["visits"] >= 2**31:
-        values["visits"] = {"$numberLong": str(values["visits"])}
+    visits = row.get("visits")
+    if isinstance(visits, int) and visits >= 2**31:
+        values["visits"] = {"$numberLong": str(visits)}
     return values
 
 
