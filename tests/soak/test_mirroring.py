@@ -145,7 +145,16 @@ def polars_plans_with_pyiceberg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_alike(site: Site, table: str) -> None:
     """PyIceberg and polars read what DuckDB reads."""
+    store = {
+        "aws_endpoint_url": site.properties["s3.endpoint"],
+        "aws_access_key_id": site.properties["s3.access-key-id"],
+        "aws_secret_access_key": site.properties["s3.secret-access-key"],
+        "aws_region": site.properties["s3.region"],
+        "aws_virtual_hosted_style_request": "false",
+        "aws_allow_http": "true",
+    }
     held = site.held(table)
-    for found in (site.scanned(table), pl.scan_iceberg(site.catalog().load_table(table)).collect().to_arrow()):
+    by_polars = pl.scan_iceberg(site.catalog().load_table(table), storage_options=store).collect().to_arrow()
+    for found in (site.scanned(table), by_polars):
         difference = compare(held, found)
         assert difference.exact, (table, difference)
