@@ -112,6 +112,8 @@ class Commit:
     _sends: int = 0
     _conflicts: int = 0
     _attempt_s: float = FIRST_WAIT_S
+    _away_s: float = FIRST_WAIT_S
+    """How long the store is waited for, should it not serve us again."""
 
     @property
     def batch(self) -> Batch:
@@ -129,7 +131,11 @@ class Commit:
         # Fresh, although the asserts would make a stale head harmless: what somebody has set on `main` since is kept.
         table = self._patiently(desk.handle.look, "loading")
         while True:
-            seen = self._patiently(partial(self._read, table), "reading the ledger")
+            try:
+                seen = self._read(table)
+            except LakewardError as error:
+                table = self._loaded_again(error, "reading the ledger")
+                continue
             settled = self._judge(table, seen)
             if settled is not None:
                 self._sweep(table, settled)
@@ -139,7 +145,12 @@ class Commit:
                 self._sweep(table, settled)
                 return settled
             began = desk.clock.monotonic()
-            attempt = self._patiently(partial(self._build, table, seen), "writing manifests")
+            try:
+                attempt = self._build(table, seen)
+            except LakewardError as error:
+                table = self._loaded_again(error, "writing manifests")
+                continue
+            self._away_s = FIRST_WAIT_S
             answer = self._send(table, attempt)
             self._attempt_s = max(desk.clock.monotonic() - began, FIRST_WAIT_S)
             while not isinstance(answer, Table):
@@ -305,6 +316,19 @@ class Commit:
             log.warning("trying again", what=what, table=self.desk.handle.name, error=failure.what)
             self.desk.clock.wait(self.desk.giving_up, wait * self.desk.chance.uniform(0.5, 1.0))
             wait = min(wait * 2, LONGEST_WAIT_S)
+
+    def _loaded_again(self, failure: LakewardError, what: str) -> Table:
+        """Wait for the store, and load the table: what it was loaded as may have been expired since, files and all."""
+        if failure.directive is not Directive.RETRY:
+            raise failure
+        if self.desk.giving_up.is_set():
+            raise self._undecided(failure)
+        log.warning("trying again", what=what, table=self.desk.handle.name, error=failure.what)
+        self.desk.clock.wait(self.desk.giving_up, self._away_s * self.desk.chance.uniform(0.5, 1.0))
+        self._away_s = min(self._away_s * 2, LONGEST_WAIT_S)
+        if self.desk.giving_up.is_set():
+            raise self._undecided(failure)
+        return self._patiently(self.desk.handle.look, "loading")
 
     def _undecided(self, failure: LakewardError | None) -> LakewardError:
         if not self._sent and failure is not None:
