@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
+import structlog
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestEntryStatus
 from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.transforms import IdentityTransform
@@ -224,11 +225,22 @@ def test_rows_of_an_older_partition_spec_are_deleted_under_that_spec(lake: Lake)
     assert values(lake) == {1: 11, 2: 22, 3: 33}
 
 
-def test_values_that_a_change_leaves_out_are_read_back_or_told_about(lake: Lake) -> None:
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    """What is logged, whatever level another test has left behind."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    try:
+        with capture_logs() as captured:
+            yield captured
+    finally:
+        structlog.configure(**before)
+
+
+def test_values_that_a_change_leaves_out_are_read_back_or_told_about(lake: Lake, logs: list[Any]) -> None:
     writer = Writer(lake.target())
     writer.send((1, 10), (2, 20))
-    with capture_logs() as logs:
-        writer.send((1, 11), (9, 90), absent=(1, 9))
+    writer.send((1, 11), (9, 90), absent=(1, 9))
     notes = {row["id"]: row["note"] for row in lake.table().scan().to_arrow().to_pylist()}
     assert notes == {1: "n10", 2: "n20", 9: None}
     (warned,) = [one for one in logs if one["log_level"] == "warning"]
