@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
 from tests.e2e.rig import TRADE, TRADES_TABLE, CommandLine, Feed, Site, Stream, configuration
 
 from lakeward.testing.broker import EmbeddedBroker
@@ -93,3 +94,19 @@ def test_partitions_are_rewritten_sorted_while_a_stream_goes_on_and_writers_die(
     (table,) = site.run("maintain", "--rewrite", "all", "--json").document["tables"]
     assert table["files"] == table["partitions_found"]
     site.verified()
+
+
+def test_tables_that_are_not_there_yet_or_are_empty_have_nothing_to_maintain(
+    broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [TRADES_TABLE]))
+    (table,) = site.run("maintain", "--rewrite", "all", "--json").document["tables"]
+    assert table["exists"] is False
+    assert "not there yet" in site.run("maintain").out
+    catalog = site.catalog()
+    catalog.create_namespace("market_data")
+    catalog.create_table(TABLE, pa.schema([("sequence_number", pa.int64())]))
+    told = site.run("maintain", "--rewrite", "all", "--delete-orphans", "--json")
+    assert told.code == 0, told.err
+    (table,) = told.document["tables"]
+    assert (table["files"], table["files_rewritten"], table["snapshots_expired"]) == (0, 0, 0)
