@@ -110,3 +110,6 @@ def test_tables_that_are_not_there_yet_or_are_empty_have_nothing_to_maintain(
     assert told.code == 0, told.err
     (table,) = told.document["tables"]
     assert (table["files"], table["files_rewritten"], table["snapshots_expired"]) == (0, 0, 0)
+    back = site.run("rollback", TABLE, "--at", "2026-01-31T09:30:00Z")
+    assert back.code == 2
+    assert "no commit yet" in back.err

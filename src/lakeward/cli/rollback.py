@@ -116,7 +116,8 @@ def _head_at(records: Sequence[Record], time_ms: int, name: str) -> int:
     near.append(next((r for r in kept if r.committed_ms > time_ms), None))
     choice = " or ".join(f"{r.snapshot_id} of {time_text(r.committed_ms)}" for r in near if r is not None)
     what = "held nothing yet" if not then else "was at a snapshot that has expired since"
-    raise ConfigurationError(f"at {time_text(time_ms)} {name} {what}", f"The nearest that can be named: --to {choice}.")
+    way_out = f"The nearest that can be named: --to {choice}." if choice else "There is no commit yet to go back to."
+    raise ConfigurationError(f"at {time_text(time_ms)} {name} {what}", way_out)
 
 
 def _print(name: str, rewind: Rewind, undone: Sequence[Deed]) -> None:
