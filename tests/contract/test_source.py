@@ -8,17 +8,23 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
 from lakeward.clock import SystemClock
+from lakeward.errors import OperatorError
 from lakeward.positions import Partition, Position
+from lakeward.sources import kafka
 from lakeward.sources.kafka import KafkaSource
 from lakeward.sources.kafka_client import KafkaSettings
-from lakeward.testing.broker import LIST_OFFSETS, OFFSET_COMMIT, EmbeddedBroker
+from lakeward.sources.kafka_topics import MISSING_S
+from lakeward.testing.broker import HEARTBEAT, LIST_OFFSETS, OFFSET_COMMIT, EmbeddedBroker
 
 pytest.register_assert_rewrite("source_suite")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from source_suite import Reader, SourceContract, numbered  # noqa: E402  found through the line above
+
+NAMED = {**SourceContract.MEMBERSHIP, "group.instance.id": "a"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,78 @@ class TestEmbeddedBroker(SourceContract):
         send(topic, numbered(5, 5))
         reader.read(place, upto=10)
         assert reader.got[place] == list(enumerate(numbered(10)))
+
+    def test_a_member_fenced_under_a_name_that_nobody_else_can_have_comes_back(
+        self, cluster, topic, send, open_reader
+    ) -> None:
+        first, second, third = (Partition(topic, number) for number in range(3))
+        reader = open_reader(topic, properties=NAMED, sole=True)
+        reader.until(lambda: len(reader.reached) == 3)
+        reader.source.pause([second])
+        for place in (first, second):
+            send(topic, numbered(10), place.number)
+        reader.read(first, upto=10)
+        before = reader.source
+        cluster.fail(HEARTBEAT, [KafkaError.FENCED_INSTANCE_ID])
+        reader.starts = {first: Position(4), second: Position(7)}
+        reader.until(lambda: reader.lost == {first, second, third})
+        reader.read(first, second, upto=10)
+        assert reader.source is before
+        assert reader.offsets(first) == [4, 5, 6, 7, 8, 9]
+        assert reader.offsets(second) == [7, 8, 9]
+        assert reader.source.partitions([topic]).keys() == {first, second, third}
+        send(topic, numbered(5, 10), 2)
+        reader.read(third, upto=5)
+        assert reader.values(third) == numbered(5, 10)
+
+    def test_a_member_fenced_under_a_name_that_was_given_to_it_stops(self, cluster, topic, open_reader) -> None:
+        reader = open_reader(topic, properties=NAMED)
+        reader.until(lambda: len(reader.mine) == 3)
+        cluster.fail(HEARTBEAT, [KafkaError.FENCED_INSTANCE_ID])
+        with pytest.raises(OperatorError, match="under the name of this one"):
+            reader.until(lambda: False)
+
+
+class Jumping(SystemClock):
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+def test_a_topic_that_is_found_after_the_fence_is_read_too() -> None:
+    with EmbeddedBroker({"early": 3}) as cluster, ExitStack() as stack:
+        clock = Jumping()
+        settings = KafkaSettings(cluster.bootstrap_servers, "fenced", ("early", "late"), properties=NAMED, sole=True)
+        source = KafkaSource(settings, clock)
+        source.open()
+        stack.callback(source.close)
+        reader = Reader(source)
+        reader.until(lambda: len(reader.mine) == 3)
+        cluster.note_requests()
+        cluster.fail(HEARTBEAT, [KafkaError.FENCED_INSTANCE_ID])
+        end = clock.monotonic() + 10
+        while not cluster.noted(HEARTBEAT):
+            assert clock.monotonic() < end
+            source.partitions(["early"])
+        cluster.create("late", 1)
+        clock.ahead = MISSING_S  # subscribing comes before polling, and is refused
+        reader.until(lambda: len(reader.mine) == 4)
+
+
+def test_a_member_that_is_fenced_again_and_again_stops_whoever_can_have_its_name(monkeypatch) -> None:
+    monkeypatch.setattr(kafka, "FENCES", 1)
+    with EmbeddedBroker({"idle": 1}) as cluster, ExitStack() as stack:
+        settings = KafkaSettings(cluster.bootstrap_servers, "fenced", ("idle",), properties=NAMED, sole=True)
+        source = KafkaSource(settings, SystemClock())
+        source.open()
+        stack.callback(source.close)
+        reader = Reader(source)
+        reader.until(lambda: len(reader.mine) == 1)
+        cluster.fail(HEARTBEAT, [KafkaError.FENCED_INSTANCE_ID] * 2)
+        reader.until(lambda: not reader.mine)
+        with pytest.raises(OperatorError, match="under the name of this one"):
+            reader.until(lambda: False)
 
 
 def test_every_leader_is_asked_once_when_its_partitions_begin() -> None:

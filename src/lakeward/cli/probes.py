@@ -27,6 +27,7 @@ from lakeward.config.tables import Table
 from lakeward.errors import ConfigurationError, LakewardError, PermissionDeniedError, StorageError, UnreachableError
 from lakeward.sinks.iceberg.catalog import address_of, open_catalog
 from lakeward.sinks.iceberg.failures import translated
+from lakeward.sources.kafka_client import close
 
 BOUND = 5.0
 """Seconds that each server is given."""
@@ -156,7 +157,7 @@ def _kafka(config: Config, bound: float) -> list[Finding]:
     except KafkaException as error:
         raise _kafka_error(error.args[0], said, kafka.bootstrap_servers) from error
     finally:
-        consumer.close()
+        close(consumer, _SLACK / 2)
     brokers = f"{len(cluster.brokers)} broker{'s' if len(cluster.brokers) != 1 else ''}"
     identity = f", cluster {cluster.cluster_id}" if cluster.cluster_id else ""
     findings = [Finding("kafka", kafka.bootstrap_servers, State.UP, brokers + identity, _since(start))]

@@ -62,7 +62,8 @@ def _stream(config: Config, extras: Extras, assembled: Callable[[], None], *, as
     chance = random.Random()  # noqa: S311 - commit ids and jitter, not secrets
     # Held until the process ends.
     name = None if extras.instance else take(Group(config.group_id, config.reads), here())
-    choices = Choices(adopt=extras.adopt, instance=extras.instance or (name.text if name else None))
+    instance = extras.instance or (name.text if name else None)
+    choices = Choices(adopt=extras.adopt, instance=instance, sole=name is not None)
     last: list[Progress] = []
     footprint = Footprint(clock)
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import TypeVar
@@ -18,7 +17,7 @@ from lakeward.errors import OperatorError, PermissionDeniedError, PositionError,
 from lakeward.positions import Bounds, Partition, Position
 from lakeward.records import Polled
 from lakeward.sources.kafka_catalogue import LATEST, Catalogue
-from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, is_denied, properties_of
+from lakeward.sources.kafka_client import KafkaSettings, Trouble, close, connect, consumer_of, is_denied, properties_of
 from lakeward.sources.kafka_gather import native_intake
 from lakeward.sources.kafka_intake import END, Event, Intake, PlainIntake, Taken
 from lakeward.sources.kafka_runs import Run, Runs
@@ -33,9 +32,6 @@ SLICE_S = 0.1
 LEAVE_S = 1.0
 """How long leaving the group may take before the consumer is closed, in seconds."""
 
-CLOSE_S = 10.0
-"""How long the consumer may take to close, in seconds; it was seen to wait for a broker's answer for ever."""
-
 WAKE_S = 0.2
 """How long leaders may take to answer the question that wakes librdkafka, in seconds."""
 
@@ -43,6 +39,10 @@ OUT_OF_RANGE = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001  librdkafka's own c
 FATAL = KafkaError._FATAL  # noqa: SLF001
 FENCED = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 """A fatal error keeps only the words of the one behind it."""
+FENCES = 5
+"""So often in a row a member whose name nobody else can have joins again after it was fenced."""
+CALM_S = 60.0
+"""After so many seconds, or a message, the next time is the first one again."""
 DAMAGED = frozenset(
     {
         KafkaError._BAD_MSG,  # noqa: SLF001
@@ -76,6 +76,8 @@ class KafkaSource:
         self._consumer: Consumer | None = None
         self._intake: Intake | None = None
         self._catalogue: Catalogue | None = None
+        self._fences = 0
+        self._fenced_at = 0.0
 
     def open(self) -> None:
         """See `Source.open`.
@@ -83,20 +85,28 @@ class KafkaSource:
         Raises:
             ConfigurationError: a property that is ours is set otherwise (PROTOCOL S4), or librdkafka refuses one.
         """
+        connect(self._start(self._there), self._trouble, self._clock)
+        self._subscribe()
+
+    def _start(self, there: Callable[[], frozenset[str]]) -> Consumer:
+        """Make what reads; ``there`` tells which of our topics there are, where that matters."""
         client_id = f"lakeward-{next(_numbers)}"
-        properties = {**properties_of(self._settings, client_id), **self._name()}
+        properties = {**properties_of(self._settings, client_id), **self._name(there)}
         self._consumer = consumer = consumer_of(
             {**properties, "error_cb": self._trouble.heard, "on_commit": _on_commit, "logger": _logger()}
         )
         self._catalogue = Catalogue(consumer, properties)
-        connect(consumer, self._trouble, self._clock)
         intake = native_intake(consumer, client_id, headers=self._settings.headers) if self._native else None
         if intake is None and self._native:
             log.warning("native gathering is not possible with this confluent-kafka; reading the plain way")
         self._intake = intake or PlainIntake(consumer, headers=self._settings.headers)
-        self._subscribe()
+        return consumer
 
-    def _name(self) -> dict[str, str]:
+    def _there(self) -> frozenset[str]:
+        with surveying(self._settings, self._clock) as catalogue:
+            return TopicWatch(self._settings, self._clock).among(catalogue.topics())
+
+    def _name(self, there: Callable[[], frozenset[str]]) -> dict[str, str]:
         """The member's name, which tells the topics that are there as well.
 
         A broker gives a member that was killed and comes back under its name what it had, and nothing of topics that
@@ -105,9 +115,8 @@ class KafkaSource:
         name = self._settings.properties.get("group.instance.id")
         if not name or not (self._settings.patterns or len(self._settings.topics) > 1):
             return {}
-        with surveying(self._settings, self._clock) as catalogue:
-            found = TopicWatch(self._settings, self._clock).among(catalogue.topics())
-        return {"group.instance.id": f"{name}-{hashlib.sha256(' '.join(sorted(found)).encode()).hexdigest()[:8]}"}
+        mark = hashlib.sha256(" ".join(sorted(there())).encode()).hexdigest()[:8]
+        return {"group.instance.id": f"{name}-{mark}"}
 
     def poll(self, timeout: float) -> Polled:
         """See `Source.poll`."""
@@ -117,12 +126,18 @@ class KafkaSource:
         while True:
             left = max(0.0, deadline - self._clock.monotonic())
             taken = self._take(0.0 if batches or ends else min(left, SLICE_S))
+            if self._forgives(taken.events):
+                self._start_again()
+                batches, ends = [], {}
+                break
             batches += [b for b in map(self._runs.pass_on, taken.batches) if len(b)]
             ends |= self._runs.reached(self._hear(taken.events))
             if batches or ends or self._assigned or self._revoked or left == 0.0:
                 break
         if batches or ends:
             self._trouble.passed()
+        if batches:
+            self._fences = 0
         if self._runs.crowded:
             self._stop_fetching()
         polled = Polled(tuple(batches), ends, frozenset(self._assigned), frozenset(self._revoked))
@@ -136,6 +151,25 @@ class KafkaSource:
             if events is not None:
                 return Taken((), events)
         return intake.take(timeout, self._settings.poll_records)
+
+    def _forgives(self, events: Sequence[Event]) -> bool:
+        """Whether somebody is said to have our name who cannot have it: a broker that was killed forgot who has."""
+        if not (self._settings.sole and any(_says_fenced(event) for event in events)):
+            return False
+        now = self._clock.monotonic()
+        self._fences = self._fences + 1 if now - self._fenced_at < CALM_S else 1
+        self._fenced_at = now
+        return self._fences <= FENCES
+
+    def _start_again(self) -> None:
+        """Go on with a fresh consumer; nothing that the old one brought is handed over from here on (PROTOCOL R2)."""
+        log.warning("fenced, and nobody else can have our name; joins the consumer group again", times=self._fences)
+        old, found = _opened(self._consumer), self._watch.found
+        _opened(self._intake).close()
+        self._give_up(set(self._mine))
+        self._watch = TopicWatch(self._settings, self._clock)
+        self._start(lambda: found)
+        close(old)
 
     def _hear(self, events: Sequence[Event]) -> dict[Partition, int]:
         """React to what came between the messages; return the ends that were reached."""
@@ -266,7 +300,7 @@ class KafkaSource:
             self._intake.close()
         if self._consumer is not None:
             self._leave(self._consumer)
-            _close(self._consumer)
+            close(self._consumer)
         self._consumer = self._intake = self._catalogue = None
 
     def _leave(self, consumer: Consumer) -> None:
@@ -279,13 +313,20 @@ class KafkaSource:
 
     def _subscribe(self) -> None:
         consumer = _opened(self._consumer)
-        if self._watch.look(consumer):
-            consumer.subscribe(
-                sorted(self._watch.found), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
+        if not self._watch.look(consumer):
+            return
+        revoked = self._on_revoke
+        try:
+            consumer.subscribe(sorted(self._watch.found), on_assign=self._on_assign, on_revoke=revoked, on_lost=revoked)
+        except KafkaException as failure:
+            if failure.args[0].code() != FATAL:
+                raise
+            log.debug("not subscribed", reason=failure.args[0].str())  # the next poll hears why
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         """Take the partitions, and stand still until `begin` (PROTOCOL S1)."""
+        if consumer is not self._consumer:  # of one that was fenced
+            return
         ours = [Partition(tp.topic, tp.partition) for tp in assigned if tp.topic in self._watch.found]
         strays = [TopicPartition(tp.topic, tp.partition, 0) for tp in assigned if tp.topic not in self._watch.found]
         if strays:  # what a member of this name read before
@@ -307,22 +348,16 @@ class KafkaSource:
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         """Give the partitions up; nothing of them is handed over from here on (PROTOCOL R2)."""
-        theirs = {Partition(tp.topic, tp.partition) for tp in revoked}
         consumer.incremental_unassign(revoked)
+        if consumer is self._consumer:  # one that was fenced has nothing left
+            self._give_up({Partition(tp.topic, tp.partition) for tp in revoked})
+
+    def _give_up(self, theirs: set[Partition]) -> None:
         self._runs.end(theirs)
         self._mine -= theirs
         self._stopped -= theirs
         self._assigned -= theirs
         self._revoked |= theirs
-
-
-def _close(consumer: Consumer) -> None:
-    """Close, and go on where that takes too long: a broker that does not answer must not keep a worker from its end."""
-    closing = threading.Thread(target=consumer.close, name="closing", daemon=True)
-    closing.start()
-    closing.join(CLOSE_S)
-    if closing.is_alive():
-        log.warning("the consumer does not close; left to itself", seconds=CLOSE_S)
 
 
 def _opened(part: T | None) -> T:
@@ -344,6 +379,10 @@ def _on_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
         log.debug("group offsets not written", reason=error.str())
 
 
+def _says_fenced(event: Event) -> bool:
+    return event.code == FATAL and FENCED in event.reason
+
+
 def _raise_or_log(event: Event) -> None:
     where = str(event.partition) if event.partition else "Kafka"
     if event.code in DAMAGED:
@@ -357,7 +396,7 @@ def _raise_or_log(event: Event) -> None:
             f"reading {where} is refused: {event.reason}",
             "Give this user the right to read the topic and to use the consumer group.",
         )
-    if event.code == FATAL and FENCED in event.reason:
+    if _says_fenced(event):
         raise OperatorError(
             "another worker has joined the consumer group under the name of this one, and took its place",
             "Give every worker an --instance (group.instance.id) of its own, or none; one of the two has gone on.",

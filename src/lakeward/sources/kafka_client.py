@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,9 @@ CONNECT_S = 10.0
 REQUEST_S = 10.0
 """How long one question to the brokers may take, in seconds."""
 
+CLOSE_S = 10.0
+"""How long a consumer may take to close, in seconds; one was seen to wait for a broker's answer for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
@@ -28,6 +32,7 @@ class KafkaSettings:
 
     ``topics`` are whole names, ``patterns`` Python regular expressions that match whole names; ``properties`` are
     further librdkafka properties; ``headers`` asks for message headers; ``poll_records`` bounds one poll.
+    ``sole`` says that nobody else can have the ``group.instance.id`` among the properties.
     """
 
     bootstrap_servers: str
@@ -37,6 +42,7 @@ class KafkaSettings:
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: bool = False
     poll_records: int = 20_000
+    sole: bool = False
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -185,6 +191,15 @@ def consumer_of(properties: Mapping[str, Any]) -> Consumer:
             f"librdkafka refuses its configuration: {failure.args[0].str()}",
             "Correct source.kafka.properties; librdkafka's CONFIGURATION.md lists what there is.",
         ) from failure
+
+
+def close(consumer: Consumer, patience_s: float = CLOSE_S) -> None:
+    """Close, and go on where that takes longer: a broker that does not answer must not keep anybody from the end."""
+    closing = threading.Thread(target=consumer.close, name="closing", daemon=True)
+    closing.start()
+    closing.join(patience_s)
+    if closing.is_alive():
+        log.warning("a consumer does not close; left to itself", seconds=patience_s)
 
 
 def is_denied(error: KafkaError) -> bool:

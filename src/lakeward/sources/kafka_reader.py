@@ -21,6 +21,7 @@ from lakeward.sources.kafka_client import (
     REQUEST_S,
     KafkaSettings,
     Trouble,
+    close,
     connect,
     consumer_of,
     is_denied,
@@ -64,14 +65,14 @@ class KafkaReader:
         try:
             connect(self._consumer, self._trouble, self._clock)
         except BaseException:
-            self._consumer.close()
+            close(self._consumer)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._consumer.close()
+        close(self._consumer)
 
     def partitions(self, topics: Iterable[str]) -> Mapping[Partition, Bounds]:
         """See `lakeward.stages.Source.partitions`."""

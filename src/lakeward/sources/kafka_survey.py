@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lakeward.clock import Clock
 from lakeward.positions import Bounds, Partition
 from lakeward.sources.kafka_catalogue import Catalogue
-from lakeward.sources.kafka_client import KafkaSettings, Trouble, connect, consumer_of, properties_of
+from lakeward.sources.kafka_client import KafkaSettings, Trouble, close, connect, consumer_of, properties_of
 
 PATIENCE_S = 3.0
 """How long brokers have to answer, in seconds: somebody waits for it."""
@@ -28,7 +28,7 @@ def surveying(settings: KafkaSettings, clock: Clock) -> Iterator[Catalogue]:
         connect(consumer, trouble, clock, PATIENCE_S)
         yield Catalogue(consumer, properties)
     finally:
-        consumer.close()
+        close(consumer)
 
 
 def survey(settings: KafkaSettings, topics: Iterable[str], clock: Clock) -> Mapping[Partition, Bounds]:

@@ -30,7 +30,7 @@ from lakeward.sources.librdkafka import Library, load
 PRODUCER = 0
 """The kind of client that the mock cluster lives in; any would do."""
 
-FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, JOIN_GROUP = 1, 2, 3, 8, 11
+FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, JOIN_GROUP, HEARTBEAT = 1, 2, 3, 8, 11, 12
 """Kafka's numbers of the requests that `EmbeddedBroker.fail` is asked for."""
 
 
