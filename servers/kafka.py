@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from servers.releases import HOME, Release, ServerError
 _POM = Path(__file__).with_name("kafka-pom.xml")
 _CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 _FORMATTED = "formatted"
+_CLOSE_S = 10.0
+"""librdkafka was seen to wait for an answer for ever when it closes a consumer."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -190,7 +193,9 @@ class _Rehearsal(Kafka):
             consumer.subscribe(["rehearsal"])
             if consumer.poll(30) is not None:
                 consumer.commit(asynchronous=False)
-            consumer.close()
+            closing = threading.Thread(target=consumer.close, daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)
         return self
 
 

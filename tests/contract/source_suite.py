@@ -18,7 +18,7 @@ from lakeward.errors import PositionError
 from lakeward.positions import Bounds, Partition, Position, Witness
 from lakeward.records import Polled, RawBatch
 from lakeward.sources.kafka import KafkaSource
-from lakeward.sources.kafka_client import KafkaSettings
+from lakeward.sources.kafka_client import KafkaSettings, close
 
 DEADLINE_S = 30.0
 _numbers = itertools.count(1)
@@ -467,7 +467,7 @@ class SourceContract:
             return asking.committed([TopicPartition(*place)], timeout=5)[0].offset == 7
 
         reader.until(acked)
-        asking.close()
+        close(asking)
         reader.source.close()
         again = open_reader(topic, group_id=group)
         again.read(place, upto=10)

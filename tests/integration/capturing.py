@@ -31,6 +31,8 @@ from tests.integration import scenarios_mongodb as mongodb
 from tests.integration import scenarios_postgres as postgres
 from tests.integration.workload import shown
 
+from lakeward.sources.kafka_client import close
+
 FENCE = "zz_fence"  # the last in a snapshot too
 _PATIENCE_S = 30.0
 _ENVELOPES = {"json": Envelope.JSON, "schemas": Envelope.JSON_WITH_SCHEMA, "avro": Envelope.AVRO}
@@ -295,7 +297,7 @@ class Topics:
         return sorted(found, key=lambda event: event.timestamp)
 
     def close(self) -> None:
-        self._consumer.close()
+        close(self._consumer)
 
     def _read(self, topic: str, step: int) -> list[Event]:
         start = self._next.get(topic, 0)

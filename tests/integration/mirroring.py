@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 from servers.kafka import Kafka
 from tests.e2e.killing import wait_for_a_moment
 from tests.e2e.rig import Site, until
@@ -108,11 +109,11 @@ class Mirror:
         return "\n".join(f"{name}:\n{text}" for name, text in found.items() if text)
 
     def _told(self) -> int:
-        topic = f"{self.prefix}.zz_fence"
-        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "fences"})
-        try:
-            if topic not in consumer.list_topics(timeout=10).topics:
-                return 0
-            return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1])
-        finally:
-            consumer.close()
+        fences = TopicPartition(f"{self.prefix}.zz_fence", 0)
+        admin = self.kafka.admin()
+        if fences.topic not in admin.list_topics(timeout=10).topics:
+            return 0
+        ends = admin.list_offsets(
+            {fences: OffsetSpec.latest()}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=10
+        )
+        return int(ends[fences].result(_SECONDS).offset)

@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
 from source_suite import Reader, SourceContract, fresh, numbered  # noqa: E402  found through the lines above
 
+ANSWER_S = 60.0
+
 
 class RealCluster:
     def __init__(self, kafka: Kafka) -> None:
@@ -34,17 +36,17 @@ class RealCluster:
         ages = {"message.timestamp.before.max.ms": str(2**62), "retention.ms": "-1"}
         config = {**ages, "max.message.bytes": "8000000", **config}
         answer = self.admin.create_topics([NewTopic(topic, partitions, 1, config=config)], operation_timeout=10)
-        answer[topic].result()
+        answer[topic].result(ANSWER_S)
 
     def delete(self, topic: str) -> None:
-        self.admin.delete_topics([topic], operation_timeout=10)[topic].result()
+        self.admin.delete_topics([topic], operation_timeout=10)[topic].result(ANSWER_S)
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         place = TopicPartition(topic, partition, before)
-        self.admin.delete_records([place])[place].result()
+        self.admin.delete_records([place])[place].result(ANSWER_S)
 
     def grow(self, topic: str, partitions: int) -> None:
-        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
+        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(ANSWER_S)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ def test_a_worker_with_a_name_that_stops_leaves_its_partitions_to_others(cluster
     asking = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
 
     def alone() -> bool:
-        return len(asking.describe_consumer_groups([group])[group].result().members) == 1
+        return len(asking.describe_consumer_groups([group])[group].result(ANSWER_S).members) == 1
 
     second.until(alone)  # long before its session of a minute would have timed out
     second.until(lambda: len(second.mine) == 4)
@@ -180,9 +182,31 @@ def test_a_worker_whose_name_somebody_else_takes_stops_and_says_so(cluster) -> N
     second.source.close()
 
 
-def _member(cluster: RealCluster, topic: str, group: str, name: str, *, native: bool) -> Reader:
+def test_a_worker_whose_name_nobody_else_can_have_comes_back_when_the_broker_fences_it(cluster) -> None:
+    topic, group = fresh("topic"), fresh("group")
+    places = [Partition(topic, number) for number in range(2)]
+    cluster.create(topic, 2)
+    sole, other = (_member(cluster, topic, group, "a", native=True, sole=sole) for sole in (True, False))
+    sole.until(lambda: len(sole.mine) == 2)
+    send = _sender(cluster)
+    send(topic, numbered(10))
+    sole.read(*places[:1], upto=10)
+    other.until(lambda: len(other.mine) == 2)  # as if the broker had forgotten who has the name
+    sole.starts = {places[0]: Position(6)}
+    sole.until(lambda: sole.lost == set(places))
+    sole.until(lambda: sole.mine == set(places))
+    send(topic, numbered(5, 10))
+    sole.read(*places[:1], upto=15)
+    assert sole.got[places[0]] == list(enumerate(numbered(15)))[6:]
+    with pytest.raises(OperatorError, match="under the name of this one"):
+        other.until(lambda: False)
+    other.source.close()
+    sole.source.close()
+
+
+def _member(cluster: RealCluster, topic: str, group: str, name: str, *, native: bool, sole: bool = False) -> Reader:
     properties = {"group.instance.id": name, "session.timeout.ms": 60_000, "heartbeat.interval.ms": 200}
-    settings = KafkaSettings(cluster.bootstrap_servers, group, (topic,), properties=properties)
+    settings = KafkaSettings(cluster.bootstrap_servers, group, (topic,), properties=properties, sole=sole)
     source = KafkaSource(settings, SystemClock(), native=native)
     source.open()
     return Reader(source)
@@ -212,7 +236,7 @@ def _reader(kafka: Kafka, topic: str) -> Reader:
     return Reader(source)
 
 
-def _sender(kafka: Kafka) -> Callable[[str, list[bytes]], Any]:
+def _sender(kafka: Kafka | RealCluster) -> Callable[[str, list[bytes]], Any]:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
 
     def send(topic: str, values: list[bytes]) -> None:

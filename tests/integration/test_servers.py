@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -27,6 +25,8 @@ from servers.postgres import Postgres
 from servers.process import Server
 from servers.releases import HOME, NotInstalledError, Release, ServerError
 from servers.schema_registry import SchemaRegistry
+
+from lakeward.sources.kafka_client import close
 
 TRADE = json.dumps({"type": "record", "name": "Trade", "fields": [{"name": "volume", "type": "long"}]})
 TRADE_NARROWED = json.dumps({"type": "record", "name": "Trade", "fields": [{"name": "volume", "type": "boolean"}]})
@@ -52,7 +52,7 @@ def consume(kafka: Kafka, topic: str, count: int) -> list[bytes | None]:
     try:
         return [message.value() for message in consumer.consume(count, 30)]
     finally:
-        consumer.close()
+        close(consumer)
 
 
 def test_kafka_gives_back_what_was_produced(kafka: Kafka, fresh_topic: str) -> None:
@@ -241,7 +241,9 @@ def test_a_server_dies_with_the_process_that_started_it(
         text=True,
         cwd=HOME.parent,
     ) as starter:
-        assert starter.stdout is not None
-        started = psutil.Process(int(starter.stdout.readline()))
-        os.kill(starter.pid, signal.SIGKILL)
+        try:
+            assert starter.stdout is not None
+            started = psutil.Process(int(starter.stdout.readline()))
+        finally:
+            starter.kill()
     assert psutil.wait_procs([started], timeout=30)[1] == []

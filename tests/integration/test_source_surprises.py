@@ -16,6 +16,7 @@ from tests.e2e.fixtures import command_line, shared_command_line
 from tests.e2e.rig import CommandLine, Ended, Site, configuration, until
 
 from lakeward.sinks.iceberg.history import Record
+from lakeward.sources.kafka_client import close
 
 __all__ = ["command_line", "shared_command_line"]
 
@@ -320,5 +321,5 @@ def _offsets(kafka: Kafka, topic: str) -> list[int]:
     found = []
     while (message := consumer.poll(10)) is not None and message.error() is None:
         found.append(message.offset() or 0)
-    consumer.close()
+    close(consumer)
     return found

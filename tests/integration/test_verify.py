@@ -20,6 +20,7 @@ from lakeward.config import from_mapping
 from lakeward.engine import Engine
 from lakeward.pipeline import Until
 from lakeward.sinks.iceberg.inspection import examine_files
+from lakeward.sources.kafka_client import close
 from lakeward.verification import SourceComparison, Verdict, verify
 
 FIELDS = {"id": "long", "name": "string"}
@@ -118,7 +119,7 @@ def compact(stream: Stream) -> None:
             if first and (first[0].offset() or 0) > 0:
                 return
     finally:
-        reader.close()
+        close(reader)
     pytest.fail("the broker compacted nothing")
 
 

@@ -8,6 +8,7 @@ from confluent_kafka import Consumer
 
 from lakeward.positions import Partition
 from lakeward.sources.kafka_catalogue import Catalogue
+from lakeward.sources.kafka_client import close
 from lakeward.testing.broker import EmbeddedBroker
 
 
@@ -21,7 +22,7 @@ def test_several_threads_may_ask_for_ids_at_once_and_one_client_answers_them_all
         with ThreadPoolExecutor(3) as pool:
             answers = list(pool.map(lambda _: catalogue.identities(["a", "b"]), range(60), timeout=60))
         assert catalogue._admin is client
-        consumer.close()
+        close(consumer)
         assert catalogue.identities(["a", "b", "missing"]) == first
     assert None not in first.values()
     assert answers == [first] * 60
@@ -41,4 +42,4 @@ def test_questions_about_topics_do_not_go_through_a_consumer_that_may_be_joining
         catalogue = Catalogue(consumer, properties)
         assert set(catalogue.partitions(["a", "b"])) == {Partition("a", 0), Partition("b", 0), Partition("b", 1)}
         assert set(catalogue.identities(["a"])) == {"a"}
-        consumer.close()
+        close(consumer)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from typing import Self
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from lakeward.clock import SystemClock
 from lakeward.errors import (
@@ -167,3 +168,30 @@ def test_messages_that_cannot_be_read_stop_the_table_and_are_never_skipped(code)
 def test_reading_without_the_right_to_is_refused_by_name() -> None:
     with pytest.raises(PermissionDeniedError, match="t/3"):
         _raise_or_log(Event(Partition("t", 3), KafkaError.TOPIC_AUTHORIZATION_FAILED, 0, "said so"))
+
+
+def test_a_consumer_that_does_not_close_holds_nobody_up() -> None:
+    held = threading.Event()
+    consumer = StubbornConsumer(held)
+    kafka_client.close(consumer, 0.05)
+    assert not consumer.closed
+    held.set()
+    kafka_client.close(consumer, 10.0)
+    assert consumer.closed
+
+
+class StubbornConsumer(Consumer):
+    """Closes when it is let go."""
+
+    def __new__(cls, _: threading.Event) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, let_go: threading.Event) -> None:
+        super().__init__({"bootstrap.servers": "127.0.0.1:9", "group.id": "g", "log_level": 2})
+        self._let_go = let_go
+        self.closed = False
+
+    def close(self) -> None:
+        assert self._let_go.wait(60)
+        super().close()
+        self.closed = True

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from lakeward.sources import librdkafka
+from lakeward.sources.kafka_client import close
 from lakeward.sources.kafka_gather import native_intake
 from lakeward.sources.librdkafka import Message, handle_of, load
 
@@ -19,7 +20,7 @@ from lakeward.sources.librdkafka import Message, handle_of, load
 def consumer():
     made = Consumer({"bootstrap.servers": "127.0.0.1:9", "group.id": "g", "client.id": "lakeward-pin", "log_level": 2})
     yield made
-    made.close()
+    close(made)
 
 
 def test_the_wheel_brings_one_library_and_the_binding_runs_on_it() -> None:
