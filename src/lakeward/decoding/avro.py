@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_native import HEADER
+from lakeward.decoding.avro_ready import Ready, made_ready
 from lakeward.decoding.avro_registered import CODES, UNKNOWN, Refusal, record_of, resolve
-from lakeward.decoding.avro_shape import ReadShape, Shape, made_ready
 from lakeward.decoding.code_cache import CodeCache
 from lakeward.decoding.registry import MOST_ID, Schemas
 from lakeward.records import NULL, Blobs, Decoded, DecodedPart, RawBatch, Reject
@@ -26,7 +26,8 @@ class AvroDecoder:
 
     Rows come grouped by writer schema, typed as `avro_arrow` tells. Each message is decoded within its own bounds, so
     one that is damaged is a reject and changes nothing about its neighbours. Codes of rejects: `CODES` and those in
-    `avro_native.FAILURES`. Schemas in which a record holds itself are read by a slower path.
+    `avro_native.FAILURES`. Schemas in which a record holds itself are read by a slower path, large ones
+    only until their programs are compiled.
 
     Args:
         registry: where writer schemas come from.
@@ -36,7 +37,7 @@ class AvroDecoder:
     def __init__(self, registry: Schemas, cache_folder: Path | None) -> None:
         self._registry = registry
         self._code = CodeCache(cache_folder)
-        self._shapes: dict[int, Shape | ReadShape | Refusal] = {}
+        self._shapes: dict[int, Ready | Refusal] = {}
 
     def decode(self, raw: RawBatch) -> Decoded:
         """See `Decoder.decode`.
@@ -51,9 +52,8 @@ class AvroDecoder:
         rest = np.arange(len(values))
         guess = _first_id(values)
         shape = None if guess is None else self._shape(guess)
-        if guess is not None and isinstance(
-            shape, Shape | ReadShape
-        ):  # most batches have one schema id and nothing else
+        # Most batches have one schema id and nothing else.
+        if guess is not None and shape is not None and not isinstance(shape, Refusal):
             rest = shape.decode(values, None, guess, parts, rejects)
             if len(rest) == 0:
                 return Decoded(parts, rejects, rest)
@@ -82,7 +82,7 @@ class AvroDecoder:
         schema_id, registered = latest
         return arrow_schema(record_of(registered, f"schema id {schema_id} of subject {subject}"))
 
-    def _shape(self, schema_id: int) -> Shape | ReadShape | Refusal:
+    def _shape(self, schema_id: int) -> Ready | Refusal:
         if schema_id not in self._shapes:
             found = resolve(self._registry, schema_id)
             if isinstance(found, Refusal):

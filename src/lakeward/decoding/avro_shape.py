@@ -15,7 +15,7 @@ from lakeward.decoding import avro_native, avro_values, native
 from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_columns import allocate, arrays, growth
 from lakeward.decoding.avro_native import HEADER
-from lakeward.decoding.avro_program import Program, generate, programmable
+from lakeward.decoding.avro_program import Program, generate
 from lakeward.decoding.avro_reader import DamagedError, RecordReader
 from lakeward.decoding.avro_types import Record
 from lakeward.decoding.code_cache import CodeCache
@@ -50,8 +50,12 @@ class Shape:
             _run(Shape(program, schema, function), Blobs.of(()), 0)
 
         schema = arrow_schema(record)
-        depends = inspect.getsource(native) + inspect.getsource(avro_native) + inspect.getsource(avro_values)
-        return Shape(program, schema, code.function(program.source, depends=depends, warm_up=warm_up))
+        return Shape(program, schema, code.function(program.source, depends=_depends(), warm_up=warm_up))
+
+    @staticmethod
+    def kept(record: Record, code: CodeCache) -> bool:
+        """Whether the program for ``record`` has been compiled before."""
+        return code.has(generate(record).source, depends=_depends())
 
     def decode(
         self, values: Blobs, index: NDInt | None, schema_id: int, parts: list[DecodedPart], rejects: list[Reject]
@@ -124,11 +128,6 @@ class ReadShape:
         return np.array(others, np.int64)
 
 
-def made_ready(record: Record, code: CodeCache) -> Shape | ReadShape:
-    """The fastest way to read ``record``."""
-    return Shape.of(record, code) if programmable(record) else ReadShape.of(record)
-
-
 @dataclass(frozen=True, slots=True)
 class _Ran:
     """What a program made of some messages: columns, which message each row is, and how the others ended."""
@@ -137,6 +136,10 @@ class _Ran:
     rows: NDInt
     status: NDArray[np.int8]
     where: NDArray[np.int32]
+
+
+def _depends() -> str:
+    return inspect.getsource(native) + inspect.getsource(avro_native) + inspect.getsource(avro_values)
 
 
 def _run(shape: Shape, values: Blobs, schema_id: int) -> _Ran:

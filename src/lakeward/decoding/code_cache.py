@@ -51,7 +51,7 @@ class CodeCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._functions: dict[str, Function] = {}
         self._lock = threading.Lock()
 
@@ -63,20 +63,30 @@ class CodeCache:
             depends: the text of whatever compiled code it calls; numba itself does not notice that this changes.
             warm_up: calls the function once with arguments of the final types, so that it is compiled, or loaded.
         """
-        key = hashlib.sha256(f"{version('numba')}\n{depends}\n{source}".encode()).hexdigest()[:32]
+        key = _key(source, depends)
         with self._lock:
             if key not in self._functions:
                 self._functions[key] = self._kept(key, source, warm_up) or _compile(key, source, None, warm_up)
             return self._functions[key]
 
+    def has(self, source: str, *, depends: str) -> bool:
+        """Whether `function` has no need to compile this, as far as can be seen from outside."""
+        key = _key(source, depends)
+        kept = self.folder is not None and any((self.folder / "__pycache__").glob(f"avro_{key}.*.nbi"))
+        return kept or key in self._functions
+
     def _kept(self, key: str, source: str, warm_up: WarmUp) -> Function | None:
-        if self._folder is None:
+        if self.folder is None:
             return None
         try:
-            return _compile(key, source, _place(self._folder, f"avro_{key}.py", source), warm_up)
+            return _compile(key, source, _place(self.folder, f"avro_{key}.py", source), warm_up)
         except Exception as error:  # noqa: BLE001  a damaged file can fail in any way while it is unpickled
-            log.warning("code_cache_unusable", folder=str(self._folder), reason=type(error).__name__)
+            log.warning("code_cache_unusable", folder=str(self.folder), reason=type(error).__name__)
             return None
+
+
+def _key(source: str, depends: str) -> str:
+    return hashlib.sha256(f"{version('numba')}\n{depends}\n{source}".encode()).hexdigest()[:32]
 
 
 def _compile(key: str, source: str, path: Path | None, warm_up: WarmUp) -> Function:
