@@ -197,6 +197,11 @@ def test_documents_are_rewritten_as_their_rules_say(seed: int) -> None:
     documents = [{f"f{k}": some_value(chance) for k in range(chance.randrange(5))} for _ in range(400)]
     texts = [json.dumps(one, ensure_ascii=chance.random() < 0.5).encode() for one in documents]
     texts += [b"", b"{", b"[]", b'{"a":1}}', b'{"a"', b"7", b'{"a":"\xff"}']
+    # Whatever one byte becomes, a document is read to its end.
+    texts += [
+        bytes([*text[:at], chance.randrange(256), *text[at + 1 :]]) for text in texts[:200] if (at := len(text) // 2)
+    ]
+    texts += [b'{"a":%c}' % byte for byte in range(0x21)]
     strings = Blobs.of(
         [None if k % 7 == 0 else json.dumps(text.decode(errors="replace")).encode() for k, text in enumerate(texts)]
     )

@@ -40,6 +40,7 @@ TOKENS = [f'"${name}"'.encode() for name in NAMES]
 TOKEN_BYTES = np.frombuffer(b"".join(TOKENS), np.uint8)
 TOKEN_STARTS = np.cumsum([0, *map(len, TOKENS)]).astype(np.uint64)
 TYPE = np.frombuffer(b'"$type"', np.uint8)
+UNUSUAL = np.frombuffer(b"NaNInfinity-Infinity", np.uint8)
 MOST_DEPTH = 60
 
 
@@ -230,7 +231,7 @@ def rewrite_wrapped(data: Any, p: Any, e: Any, out: Any, o: Any) -> Any:  # noqa
 
 
 @compiled
-def rewrite(data: Any, p: Any, e: Any, out: Any, o: Any) -> Any:  # noqa: C901, PLR0912 - one case a character
+def rewrite(data: Any, p: Any, e: Any, out: Any, o: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case a character
     """Rewrite the JSON text in ``[p, e)``, its blanks left out; return where it ends in ``out``, or BAD."""
     depth = 0
     while True:
@@ -261,14 +262,16 @@ def rewrite(data: Any, p: Any, e: Any, out: Any, o: Any) -> Any:  # noqa: C901, 
             o += ONE
             p += ONE
         elif c in (0x4E, 0x49) or (c == MINUS and p + ONE < e and data[p + ONE] == 0x49):  # NaN, Infinity
+            low, high = (ZERO, U(3)) if c == 0x4E else (U(3), U(11)) if c == 0x49 else (U(11), U(20))
+            if not matches(data, p, e, UNUSUAL, low, high):
+                return BAD
+            out[o] = QUOTE
+            o = copied(data, p, p + (high - low), out, o + ONE)
             out[o] = QUOTE
             o += ONE
-            while p < e and (data[p] | 0x20 >= 0x61 or data[p] == MINUS) and data[p] < 0x7B:
-                out[o] = data[p]
-                o += ONE
-                p += ONE
-            out[o] = QUOTE
-            o += ONE
+            p += high - low
+        elif c < 0x20:
+            return BAD
         else:
             while p < e and data[p] > 0x20 and data[p] not in (COMMA, CLOSE, CLOSE_LIST, QUOTE):
                 out[o] = data[p]
