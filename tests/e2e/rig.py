@@ -29,6 +29,7 @@ from lakeward.sinks.iceberg.target import IcebergTarget, TargetSettings
 from lakeward.testing.generators import Market, Quotes, Trades, avro_payloads, homes_of, json_payloads, keys_of
 from lakeward.testing.oracle import Difference, compare, held, rows_of
 from lakeward.testing.producing import produce, producer_of
+from lakeward.testing.waiting import joined
 
 SCHEMAS = Path(__file__).parents[2] / "examples" / "market_data" / "schemas"
 TRADE, QUOTE = ((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8") for name in ("trade", "quote"))
@@ -192,7 +193,7 @@ class CommandLine:
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.wait(PATIENCE_S)
-        self._reader.join()
+        joined(self._reader, "the reader of the commands' process")
         self._server.stdout.close()
 
     def _read(self) -> None:
@@ -327,7 +328,7 @@ class Feed:
 
     def spread(self, servers: str, partitions: int) -> None:
         """From now on, send to so many partitions; the topic has them already."""
-        self._producer.flush()
+        assert self._producer.flush(PATIENCE_S) == 0, "messages were not taken"
         self._producer = producer_of(servers, {"linger.ms": 2, "log_level": 0})  # the old one knows fewer
         self._partitions = partitions
 
@@ -372,7 +373,7 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        joined(self._thread, "the stream's sender", 2 * PATIENCE_S)
         if self._failure:
             raise self._failure[0]
 

@@ -114,7 +114,7 @@ def test_a_letter_is_shown_with_all_that_the_record_said(market: Market) -> None
     producer.produce(
         "trades", value, b"key-1", 1, timestamp=1_769_853_600_000, headers=[("trace", b"\xfe"), ("none", None)]
     )
-    producer.flush()
+    assert producer.flush(60) == 0
     market.good.trades(10)
     ended = site.catch_up()
     assert "secret" not in ended.err

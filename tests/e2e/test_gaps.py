@@ -88,7 +88,7 @@ def test_a_day_starts_its_own_sequence_by_the_records_timestamps(
     for day, number in ((1, 998), (1, 999), (2, 1), (2, 2), (1, 1000), (2, 5)):
         value = json.dumps({"symbol": "A", "seq": number})
         producer.produce("ticks", value, partition=0, timestamp=20_000 * DAY_MS + day * DAY_MS)
-    producer.flush()
+    assert producer.flush(60) == 0
     table = {**TABLE, "gaps": {**TABLE["gaps"], "reset": "daily"}}
     site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [table]))
     site.catch_up()

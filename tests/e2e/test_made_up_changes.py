@@ -29,7 +29,7 @@ def test_a_table_whose_keys_change_is_mirrored(
         headers = [list(one.headers.items()) for one in some]
         for one, more in zip(some, headers, strict=True):
             producer.produce(made.topic, one.value, one.key, partition=0, headers=more)
-        producer.flush()
+        assert producer.flush(60) == 0
         site.catch_up()
     held = site.held("shop.orders").to_pylist()
     assert sorted(held, key=lambda row: row["id"]) == [made.rows[key] for key in sorted(made.rows)]

@@ -45,7 +45,7 @@ def test_rows_and_letters_are_the_messages_and_rows_alone_after_the_fix(
         running.kill()
     producer = producer_of(kafka.bootstrap_servers, {"log_level": 0})
     producer.produce(fresh_topic, b"\x07 not Avro", b"key", 0, headers=[("trace", b"\x01"), ("trace", None)])
-    producer.flush()
+    assert producer.flush(60) == 0
     end = site.catch_up()
     assert "not Avro" not in end.err
     assert site.differs(name, good.sent).exact

@@ -24,6 +24,7 @@ from lakeward.config import CATALOG_NAME
 from lakeward.sinks.iceberg.catalog import open_catalog
 from lakeward.testing.generators import Market, avro_payloads
 from lakeward.testing.oracle import compare, held, rows_of
+from lakeward.testing.waiting import joined, returned
 
 __all__ = ["command_line", "shared_command_line"]
 
@@ -304,8 +305,8 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
+        returned(self._server.shutdown, "the proxy's stop")
+        joined(self._thread, "the proxy")
         self._server.server_close()
 
 

@@ -186,7 +186,8 @@ def test_a_worker_whose_name_nobody_else_can_have_comes_back_when_the_broker_fen
     topic, group = fresh("topic"), fresh("group")
     places = [Partition(topic, number) for number in range(2)]
     cluster.create(topic, 2)
-    sole, other = (_member(cluster, topic, group, "a", native=True, sole=sole) for sole in (True, False))
+    sole = _member(cluster, topic, group, "a", native=True, sole=lambda: True)
+    other = _member(cluster, topic, group, "a", native=True)
     sole.until(lambda: len(sole.mine) == 2)
     send = _sender(cluster)
     send(topic, numbered(10))
@@ -204,9 +205,9 @@ def test_a_worker_whose_name_nobody_else_can_have_comes_back_when_the_broker_fen
     sole.source.close()
 
 
-def _member(cluster: RealCluster, topic: str, group: str, name: str, *, native: bool, sole: bool = False) -> Reader:
+def _member(cluster: RealCluster, topic: str, group: str, name: str, *, native: bool, **more: Any) -> Reader:
     properties = {"group.instance.id": name, "session.timeout.ms": 60_000, "heartbeat.interval.ms": 200}
-    settings = KafkaSettings(cluster.bootstrap_servers, group, (topic,), properties=properties, sole=sole)
+    settings = KafkaSettings(cluster.bootstrap_servers, group, (topic,), properties=properties, **more)
     source = KafkaSource(settings, SystemClock(), native=native)
     source.open()
     return Reader(source)

@@ -20,6 +20,7 @@ from servers.kafka import Kafka
 from lakeward.testing.generators import Market, avro_payloads, homes_of, keys_of
 from lakeward.testing.producing import produce, producer_of
 from lakeward.testing.registry import EmbeddedRegistry
+from lakeward.testing.waiting import joined
 
 SCHEMA = Path(__file__).parents[2] / "examples" / "market_data" / "schemas" / "trade.avsc"
 LAKEWARD = [sys.executable, "-m", "lakeward"]
@@ -66,13 +67,13 @@ def producing(servers: str, topic: str, schema_id: int) -> Iterator[list[int]]:
             sent[0] += 500
             stop.wait(0.02)
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     try:
         yield sent
     finally:
         stop.set()
-        thread.join()
+        joined(thread, "the sender", 120)
 
 
 def workers_of(pid: int) -> list[int]:

@@ -16,6 +16,8 @@ from tests.e2e.fixtures import command_line, shared_command_line
 from tests.e2e.rig import CommandLine, Site, configuration
 from tests.e2e.test_upserts import COMPANIES, KeyedTopic, mirrored
 
+from lakeward.testing.waiting import joined
+
 __all__ = ["command_line", "shared_command_line"]
 
 MINUTES = float(os.environ.get("LAKEWARD_SOAK_MINUTES", "3"))
@@ -42,7 +44,7 @@ def test_a_mirror_is_exact_while_its_three_workers_are_killed_and_stopped(
             companies.change(200, KEYS)
 
     parent = site.start("run", "--workers", str(WORKERS))
-    producing = threading.Thread(target=change)
+    producing = threading.Thread(target=change, daemon=True)
     producing.start()
     kills = 0
     try:
@@ -62,7 +64,7 @@ def test_a_mirror_is_exact_while_its_three_workers_are_killed_and_stopped(
             time.sleep(chance.uniform(0.0, 2.0))
     finally:
         stop.set()
-        producing.join()
+        joined(producing, "the sender", 120)
         parent.signal(signal.SIGTERM)
         parent.wait(120)
     site.catch_up()

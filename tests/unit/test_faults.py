@@ -72,7 +72,7 @@ def test_a_hanging_call_returns_when_it_is_let_go() -> None:
     plan, gate = Plan(), threading.Event()
     plan.at("op", 1, hang(gate))
     seen: list[object] = []
-    caller = threading.Thread(target=lambda: seen.append(plan.run("op", lambda: "answer")))
+    caller = threading.Thread(target=lambda: seen.append(plan.run("op", lambda: "answer")), daemon=True)
     caller.start()
     assert not seen
     gate.set()

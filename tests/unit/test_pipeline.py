@@ -123,7 +123,7 @@ def test_a_batch_is_committed_when_the_interval_has_passed() -> None:
     committed = threading.Event()
     ack = world.source.ack
     world.source.ack = lambda positions: (ack(positions), committed.set(), None)[2]
-    thread = threading.Thread(target=pipeline.run, args=(Until(),))
+    thread = threading.Thread(target=pipeline.run, args=(Until(),), daemon=True)
     thread.start()
     assert committed.wait(20)
     pipeline.stop()
@@ -472,7 +472,7 @@ def test_nothing_more_is_taken_while_both_batches_are_full() -> None:
 
     world.on_target = lambda target: target.faults.append(wait)
     pipeline = world.pipeline()
-    thread = threading.Thread(target=pipeline.run, args=(CAUGHT_UP,))
+    thread = threading.Thread(target=pipeline.run, args=(CAUGHT_UP,), daemon=True)
     thread.start()
     assert seen.wait(20)
     polls = 0
@@ -512,7 +512,7 @@ def test_a_table_that_is_full_stays_paused_while_another_one_is_rewound() -> Non
     faults = {"a": [lambda staged: hold.wait(20) and None], "b": [lambda staged: None, rival]}
     world.on_target = lambda target: target.faults.extend(faults[target.name])
     pipeline = world.pipeline()
-    thread = threading.Thread(target=pipeline.run, args=(CAUGHT_UP,))
+    thread = threading.Thread(target=pipeline.run, args=(CAUGHT_UP,), daemon=True)
     most, polls, enough = 0, 0, threading.Event()
     poll = world.source.poll
 

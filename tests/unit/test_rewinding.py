@@ -64,7 +64,7 @@ class World:
             except BaseException as failure:  # noqa: BLE001 -- for the test to look at
                 self.failures.append(failure)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         try:
             yield
@@ -220,7 +220,7 @@ def test_a_look_that_no_server_answers_is_tried_again(world: World) -> None:
 
     lanes = [Lane(Absent("a", table), TextDecoder(), LaneSettings(FlushPolicy(0.01, 1_000, 1 << 30)))]
     pipeline = Pipeline(PipelineSettings("test", ("t",)), source, lambda _: lanes, SystemClock(), random.Random())
-    thread = threading.Thread(target=pipeline.run, args=(Until(),))
+    thread = threading.Thread(target=pipeline.run, args=(Until(),), daemon=True)
     thread.start()
     until(lambda: table.rows == ["v0", "v1"])
     with table.lock:

@@ -19,6 +19,7 @@ import pytest
 from lakeward import CommitReceipt, TableWriter, open_table
 from lakeward.errors import ConfigurationError, SchemaMismatchError
 from lakeward.testing.generators import quote_records, trade_records
+from lakeward.testing.waiting import joined
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "market_data" / "write.py"
 SCHEMA = pa.schema([("id", pa.int64()), ("price", pa.decimal128(18, 6)), ("at", pa.timestamp("us", "UTC"))])
@@ -117,14 +118,18 @@ def test_without_a_schema_the_first_records_decide(tmp_path: Path) -> None:
 def test_two_writers_and_several_threads_lose_nothing(tmp_path: Path) -> None:
     open_table(config(tmp_path), "ns.t", schema=SCHEMA).append([{"id": -1}])
     writers = [open_table(config(tmp_path), "ns.t") for _ in range(2)]
+
+    def write(writer: Any, n: int) -> None:
+        for i in range(5):
+            writer.append([{"id": n * 100 + i}])
+
     threads = [
-        threading.Thread(target=lambda writer=writer, n=n: [writer.append([{"id": n * 100 + i}]) for i in range(5)])
-        for n, writer in enumerate([*writers, *writers])
+        threading.Thread(target=write, args=(writer, n), daemon=True) for n, writer in enumerate([*writers, *writers])
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        joined(thread, "a writer")
     assert [row[0] for row in rows(tmp_path)] == [-1, *(n * 100 + i for n in range(4) for i in range(5))]
 
 

@@ -39,6 +39,7 @@ from lakeward.sources import kafka_reader
 from lakeward.starts import Holdings
 from lakeward.testing.broker import EmbeddedBroker
 from lakeward.testing.producing import produce, producer_of
+from lakeward.testing.waiting import joined
 from lakeward.verification import SourceComparison, Verdict, source, verify
 
 FIELDS = {"id": "long", "price": "decimal(18,6)", "ratio": "double", "name": "string"}
@@ -586,13 +587,13 @@ def test_a_topic_that_grows_meanwhile_is_compared_below_the_positions(stream: St
             stream.send([number])
             number += 1
 
-    writer = threading.Thread(target=keep_sending)
+    writer = threading.Thread(target=keep_sending, daemon=True)
     writer.start()
     try:
         assert passes(stream.verify())
     finally:
         stop.set()
-        writer.join()
+        joined(writer, "the sender")
 
 
 def test_the_command_prints_the_verdict_and_ends_with_1_where_something_is_wrong(stream: Stream) -> None:

@@ -22,10 +22,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from lakeward.errors import ConfigurationError
 from lakeward.sources.librdkafka import Library, load
+from lakeward.testing.waiting import returned
 
 PRODUCER = 0
 """The kind of client that the mock cluster lives in; any would do."""
@@ -105,9 +106,8 @@ class EmbeddedBroker:
     def close(self) -> None:
         """Stop, and forget everything. A second time does nothing."""
         if self._cluster:
-            self._library.calls.rd_kafka_mock_cluster_destroy(self._cluster)
-            self._library.calls.rd_kafka_destroy(self._client)
-            self._cluster = None
+            cluster, self._cluster = self._cluster, None
+            returned(lambda: self._destroy(cluster), "the embedded broker's stop")
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +116,11 @@ class EmbeddedBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _destroy(self, cluster: Any) -> None:
+        # Both wait for threads of librdkafka, without a bound.
+        self._library.calls.rd_kafka_mock_cluster_destroy(cluster)
+        self._library.calls.rd_kafka_destroy(self._client)
 
     def _call(self, function: str, *arguments: object) -> None:
         code = getattr(self._library.calls, function)(self._cluster, *arguments)

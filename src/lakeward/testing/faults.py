@@ -27,6 +27,9 @@ from pyiceberg.table import Table
 
 from lakeward.errors import ConfigurationError
 
+HANG_S = 120.0
+"""Seconds after which a call that hangs gives up: a thread that waits for ever would keep its process from ending."""
+
 Call = Callable[[], Any]
 Fault = Callable[[Call], Any]
 """Takes the call that was to be made; makes it, or not, and returns or raises."""
@@ -77,10 +80,11 @@ def meanwhile(action: Callable[[], object]) -> Fault:
 
 
 def hang(until: threading.Event) -> Fault:
-    """Block the caller until ``until`` is set, then make the call."""
+    """Block the caller until ``until`` is set, then make the call; `TimeoutError` where that never happens."""
 
     def fault(call: Call) -> Any:
-        until.wait()
+        if not until.wait(HANG_S):
+            raise TimeoutError(f"a call that hangs by plan was not let go within {HANG_S:g} s")
         return call()
 
     return fault

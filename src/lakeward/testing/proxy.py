@@ -24,6 +24,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from lakeward.testing.faults import Plan
+from lakeward.testing.waiting import joined, returned
 
 _HOP_HEADERS = {"connection", "transfer-encoding", "keep-alive"}
 _ANSWER_S = 60.0
@@ -67,9 +68,9 @@ class StoreProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
+        returned(self._server.shutdown, "the proxy's stop")
         self._server.server_close()
-        self._thread.join()
+        joined(self._thread, "the proxy")
 
 
 def operation_of(method: str, target: str) -> str:

@@ -26,6 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 import fastavro
 
+from lakeward.testing.waiting import joined, returned
+
 LEVELS = frozenset(
     {"NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"}
 )
@@ -159,8 +161,8 @@ class EmbeddedRegistry:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._thread.join()
+        returned(self._server.shutdown, "the registry's stop")
+        joined(self._thread, "the registry")
         self._server.server_close()
 
     def __enter__(self) -> Self:

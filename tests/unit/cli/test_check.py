@@ -14,6 +14,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from lakeward.cli import main
 from lakeward.cli.probes import State, look
 from lakeward.config import from_mapping
+from lakeward.testing.waiting import joined, returned
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +73,9 @@ def http_server(answers):
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        server.shutdown()
+        returned(server.shutdown, "the server's stop")
         server.server_close()
-        thread.join()
+        joined(thread, "the server")
 
 
 def config(servers, folder, **more):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from lakeward.demo.feed import STREAMS, TRADES
 from lakeward.demo.folder import Folder
 from lakeward.demo.proof import prove
 
+ENDS_S = 60.0
 EXAMPLES = Path(__file__).parents[3] / "examples" / "market_data" / "schemas"
 
 
@@ -118,14 +120,16 @@ def test_the_schemas_are_those_of_the_example():
         assert stream.schema_text() == (EXAMPLES / stream.schema).read_text(encoding="utf-8")
 
 
+@contextlib.contextmanager
 def demo(folder, *args):
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "lakeward", "demo", "--folder", folder, *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-u", "-m", "lakeward", "demo", "--folder", folder, *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its writer too, where a test has failed before their end
 
 
 def until(lines, pattern):
@@ -145,21 +149,19 @@ def is_running(pid):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_when_it_is_stopped_its_writer_is_gone(tmp_path, number, code):
-    process = demo(tmp_path / "lake", "--trades", "300000")
-    with process:
+    with demo(tmp_path / "lake", "--trades", "300000") as process:
         writer = int(until(process.stdout, r"writer +pid (\d+)")[1])
         process.send_signal(number)
-        process.communicate()
+        process.communicate(timeout=ENDS_S)
+        assert not is_running(writer)
     assert process.returncode == code
-    assert not is_running(writer)
 
 
 def test_a_writer_that_fails_ends_it_with_the_writers_own_words(tmp_path):
-    process = demo(tmp_path / "lake", "--trades", "300000")
-    with process:
+    with demo(tmp_path / "lake", "--trades", "300000") as process:
         writer = int(until(process.stdout, r"writer +pid (\d+)")[1])
         os.kill(writer, signal.SIGKILL)
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=ENDS_S)
     assert process.returncode == 1
     assert f"error: the writer {writer} ended with exit code -9" in errors
     assert "writer.log" in errors

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,14 +50,14 @@ def test_a_worker_that_is_killed_leaves_its_name_to_its_successor(group: str, pl
         "name = take(Group(sys.argv[1], ('t',)), here());"
         "print(name.text, flush=True); signal.pause()"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, group], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    text = child.stdout.readline().strip()
-    beside = named(group, place)
-    assert beside.text != text
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", code, group], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            text = child.stdout.readline().strip()
+            beside = named(group, place)
+            assert beside.text != text
+        finally:
+            child.kill()
     successor = named(group, place)
     assert successor.text == text
     successor.release()

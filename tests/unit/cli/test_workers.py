@@ -26,7 +26,7 @@ while True: time.sleep(0.05)
 def started(script: str, folder: Path, *names: str) -> tuple[Supervisor, threading.Thread, list[int]]:
     supervisor = Supervisor([sys.executable, "-c", script, str(folder)], names, SystemClock())
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
+    thread = threading.Thread(target=lambda: codes.append(supervisor.run()), daemon=True)
     thread.start()
     return supervisor, thread, codes
 

@@ -91,7 +91,11 @@ def test_processes_that_start_together_share_a_folder(tmp_path: Path) -> None:
         "    assert values[0] == 40 + k\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(3)]
-    assert [process.wait(120) for process in running] == [0, 0, 0]
+    try:
+        assert [process.wait(120) for process in running] == [0, 0, 0]
+    finally:
+        for process in running:
+            process.kill()
     assert [p for p in kept(tmp_path) if "draft" in p.name or ".tmp." in p.name] == []
 
 

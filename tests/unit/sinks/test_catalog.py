@@ -36,6 +36,7 @@ from lakeward.errors import (
 from lakeward.sinks.iceberg.catalog import READ_TIMEOUT, address_of, open_catalog
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.testing.lake import Lake, ManualClock, batch, commit, expected
+from lakeward.testing.waiting import joined, returned
 
 WHERE = "http://catalog:8181"
 
@@ -69,9 +70,9 @@ def serving(**attributes: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
-        server.shutdown()
+        returned(server.shutdown, "the server's stop")
         server.server_close()
-        thread.join()
+        joined(thread, "the server")
 
 
 def free_port() -> int:

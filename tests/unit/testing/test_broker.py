@@ -43,12 +43,15 @@ def test_a_broker_in_its_own_process_says_where_it_is_and_stops_with_its_input(t
     command = [sys.executable, "-m", "lakeward.testing.broker", "--topics", "t:2", "--port-file", str(place)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([*command, "--until-eof"], **pipes) as process:
-        servers = process.stdout.readline().strip()
-        assert place.read_text(encoding="utf-8") == servers
-        produce(producer_of(servers, {"log_level": 2}), "t", [b"x"], homes=[1])
-        assert ends(servers, "t", 2) == [0, 1]
-        process.stdin.close()
-        assert process.wait(20) == 0
+        try:
+            servers = process.stdout.readline().strip()
+            assert place.read_text(encoding="utf-8") == servers
+            produce(producer_of(servers, {"log_level": 2}), "t", [b"x"], homes=[1])
+            assert ends(servers, "t", 2) == [0, 1]
+            process.stdin.close()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_topics_are_named_with_their_partitions() -> None:
