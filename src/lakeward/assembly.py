@@ -49,8 +49,8 @@ class Choices:
     adopt: str | None = None
     instance: str | None = None
     """Static membership of the consumer group: a worker that comes back under this name gets its partitions at once."""
-    sole: bool = False
-    """Whether nobody else can have ``instance`` while we live."""
+    sole: Callable[[], bool] | None = None
+    """Tells whether nobody else can have ``instance`` now; None: somebody can."""
     drain_s: float = 30.0
     code_cache: Path | None = None
 
@@ -137,7 +137,7 @@ class Assembly:
             topics=tuple(dict.fromkeys(topic for table in self.config.tables for topic in table.topics or ())),
             patterns=tuple(table.topic_pattern for table in self.config.tables if table.topic_pattern),
             properties={**self.config.kafka_properties(), **self._membership},
-            sole=self._choices.sole and bool(self._membership),
+            sole=self._choices.sole if self._membership else None,
             headers=any(kind.startswith(HEADER_PREFIX) for kind in kinds)
             or any(self.config.dead_letters_of(table, table.table).headers for table in tables)
             # They tell the former key of a row whose key was changed.

@@ -67,7 +67,7 @@ class TestEmbeddedBroker(SourceContract):
         self, cluster, topic, send, open_reader
     ) -> None:
         first, second, third = (Partition(topic, number) for number in range(3))
-        reader = open_reader(topic, properties=NAMED, sole=True)
+        reader = open_reader(topic, properties=NAMED, sole=lambda: True)
         reader.until(lambda: len(reader.reached) == 3)
         reader.source.pause([second])
         for place in (first, second):
@@ -86,8 +86,9 @@ class TestEmbeddedBroker(SourceContract):
         reader.read(third, upto=5)
         assert reader.values(third) == numbered(5, 10)
 
-    def test_a_member_fenced_under_a_name_that_was_given_to_it_stops(self, cluster, topic, open_reader) -> None:
-        reader = open_reader(topic, properties=NAMED)
+    @pytest.mark.parametrize("sole", [None, lambda: False], ids=["given", "not-ours-any-more"])
+    def test_a_member_fenced_under_a_name_that_others_can_have_stops(self, cluster, topic, open_reader, sole) -> None:
+        reader = open_reader(topic, properties=NAMED, sole=sole)
         reader.until(lambda: len(reader.mine) == 3)
         cluster.fail(HEARTBEAT, [KafkaError.FENCED_INSTANCE_ID])
         with pytest.raises(OperatorError, match="under the name of this one"):
@@ -104,7 +105,9 @@ class Jumping(SystemClock):
 def test_a_topic_that_is_found_after_the_fence_is_read_too() -> None:
     with EmbeddedBroker({"early": 3}) as cluster, ExitStack() as stack:
         clock = Jumping()
-        settings = KafkaSettings(cluster.bootstrap_servers, "fenced", ("early", "late"), properties=NAMED, sole=True)
+        settings = KafkaSettings(
+            cluster.bootstrap_servers, "fenced", ("early", "late"), properties=NAMED, sole=lambda: True
+        )
         source = KafkaSource(settings, clock)
         source.open()
         stack.callback(source.close)
@@ -124,7 +127,7 @@ def test_a_topic_that_is_found_after_the_fence_is_read_too() -> None:
 def test_a_member_that_is_fenced_again_and_again_stops_whoever_can_have_its_name(monkeypatch) -> None:
     monkeypatch.setattr(kafka, "FENCES", 1)
     with EmbeddedBroker({"idle": 1}) as cluster, ExitStack() as stack:
-        settings = KafkaSettings(cluster.bootstrap_servers, "fenced", ("idle",), properties=NAMED, sole=True)
+        settings = KafkaSettings(cluster.bootstrap_servers, "fenced", ("idle",), properties=NAMED, sole=lambda: True)
         source = KafkaSource(settings, SystemClock())
         source.open()
         stack.callback(source.close)

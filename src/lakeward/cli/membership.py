@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name that is ours for as long as ``lock`` is open."""
+    """A name that is ours, and our children's to whom we give it, for as long as ``lock`` is open."""
 
     text: str
     lock: socket.socket
@@ -59,6 +60,11 @@ def here(proc: Path = Path("/proc")) -> Place | None:
     except OSError:
         return None
     return Place(socket.gethostname(), f"{boot}/{network}")
+
+
+def is_parent(process: int | None) -> bool:
+    """Whether ``process`` still lives and is the one that started this one; a name that it gave us is then ours."""
+    return os.getppid() == process
 
 
 def take(group: Group, place: Place | None) -> Name | None:

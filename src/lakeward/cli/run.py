@@ -19,6 +19,7 @@ from lakeward.cli.output import json_option
 @click.option(
     "--instance", metavar="NAME", help="This worker's name; it gets its partitions back at once on a restart."
 )
+@click.option("--supervisor", type=int, hidden=True, help="The process that holds the lock on --instance.")
 @json_option
 @click.pass_context
 def command(  # noqa: PLR0913 - click hands over every option
@@ -30,6 +31,7 @@ def command(  # noqa: PLR0913 - click hands over every option
     adopt: str | None,
     workers: int | None,
     instance: str | None,
+    supervisor: int | None,
     as_json: bool,
 ) -> None:
     """Run the pipeline in FILE (default: lakeward.yaml) until it is stopped.
@@ -42,7 +44,7 @@ def command(  # noqa: PLR0913 - click hands over every option
 
     config = read(file)
     if workers is None:
-        stream(config, Extras(max_messages, until_caught_up, adopt, instance), as_json=as_json)
+        stream(config, Extras(max_messages, until_caught_up, adopt, instance, supervisor), as_json=as_json)
         return
     if max_messages or adopt or instance or as_json:
         raise click.UsageError("--workers goes with --until-caught-up alone")

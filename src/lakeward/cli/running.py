@@ -17,7 +17,7 @@ import structlog
 
 from lakeward.cli.collector import resting
 from lakeward.cli.footprint import Footprint, share_allocator
-from lakeward.cli.membership import Group, here, take
+from lakeward.cli.membership import Group, here, is_parent, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
 from lakeward.errors import LakewardError, PositionError
@@ -32,12 +32,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What flags may add. ``messages``, ``caught_up``: see `Until`. ``adopt``, ``instance``: see `Choices`."""
+    """What flags may add. ``messages``, ``caught_up``: see `Until`. ``adopt``, ``instance``: see `Choices`.
+
+    ``supervisor`` is the process that holds the lock on ``instance``, where one does.
+    """
 
     messages: int | None = None
     caught_up: bool = False
     adopt: str | None = None
     instance: str | None = None
+    supervisor: int | None = None
 
 
 def stream(config: Config, extras: Extras, *, as_json: bool) -> None:
@@ -63,7 +67,11 @@ def _stream(config: Config, extras: Extras, assembled: Callable[[], None], *, as
     # Held until the process ends.
     name = None if extras.instance else take(Group(config.group_id, config.reads), here())
     instance = extras.instance or (name.text if name else None)
-    choices = Choices(adopt=extras.adopt, instance=instance, sole=name is not None)
+
+    def sole() -> bool:
+        return name is not None or is_parent(extras.supervisor)
+
+    choices = Choices(adopt=extras.adopt, instance=instance, sole=sole)
     last: list[Progress] = []
     footprint = Footprint(clock)
     with _display(config.name, clock) if live else nullcontext(_nobody) as show:

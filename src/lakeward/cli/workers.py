@@ -113,6 +113,8 @@ def supervise(file: Path, group: Group, options: Sequence[str], count: int, cloc
     taken = [take(group, place) for _ in range(count)]  # a second supervisor on this machine gets others
     host = socket.gethostname()
     names = [name.text if name else f"{group.id}-{host}-{number}" for number, name in enumerate(taken, 1)]
+    if all(taken):
+        options = [*options, "--supervisor", str(os.getpid())]
     supervisor = Supervisor([sys.executable, "-m", "lakeward", "run", str(file), *options], names, clock)
     with _passing_on(supervisor.signal):
         return supervisor.run()

@@ -154,7 +154,8 @@ class KafkaSource:
 
     def _forgives(self, events: Sequence[Event]) -> bool:
         """Whether somebody is said to have our name who cannot have it: a broker that was killed forgot who has."""
-        if not (self._settings.sole and any(_says_fenced(event) for event in events)):
+        sole = self._settings.sole
+        if not any(_says_fenced(event) for event in events) or sole is None or not sole():
             return False
         now = self._clock.monotonic()
         self._fences = self._fences + 1 if now - self._fenced_at < CALM_S else 1

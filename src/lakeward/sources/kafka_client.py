@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ class KafkaSettings:
 
     ``topics`` are whole names, ``patterns`` Python regular expressions that match whole names; ``properties`` are
     further librdkafka properties; ``headers`` asks for message headers; ``poll_records`` bounds one poll.
-    ``sole`` says that nobody else can have the ``group.instance.id`` among the properties.
+    ``sole`` says whether nobody else can have the ``group.instance.id`` among the properties now; None: somebody can.
     """
 
     bootstrap_servers: str
@@ -42,7 +42,7 @@ class KafkaSettings:
     properties: Mapping[str, Any] = field(default_factory=dict)
     headers: bool = False
     poll_records: int = 20_000
-    sole: bool = False
+    sole: Callable[[], bool] | None = None
 
 
 DEFAULTS: Mapping[str, Any] = {
