@@ -21,11 +21,11 @@ demo: install  ## stream a million trades into an Iceberg table, kill the writer
 	@$(BIN)/lakeward demo
 
 test: install servers  ## every test, against embedded and real servers
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
 
 soak: install servers  ## the long tests, with Spark: thousands of random histories (an hour or more)
 	@$(BIN)/python -m servers install spark
-	@$(BIN)/python -m pytest -m soak -n 2 tests/soak
+	@$(BIN)/python -m pytest -m soak -n 2
 
 check: install  ## style, types, formatting
 	@$(BIN)/ruff check .

@@ -82,6 +82,7 @@ def site_of(
     return Site(*place, document)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("envelope", [Envelope.JSON_WITH_SCHEMA])
 def test_types_that_schemas_tell_are_mirrored(
     kafka: Kafka,
@@ -106,7 +107,7 @@ def test_types_that_schemas_tell_are_mirrored(
     debezium.delete(fresh_namespace)
 
 
-@pytest.mark.parametrize("envelope", [Envelope.JSON, Envelope.AVRO])
+@pytest.mark.parametrize("envelope", [Envelope.JSON, pytest.param(Envelope.AVRO, marks=pytest.mark.soak)])
 def test_a_mongodb_at_work_is_mirrored(
     kafka: Kafka,
     debezium: Debezium,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import subprocess
 import sys
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from lakeward.keys import hashes
 
 WORD = (1 << 64) - 1
 NAN = float("nan")
+EXACT = Context(prec=38)
 MOMENT = dt.datetime(2024, 2, 29, 23, 59, 59, 123456, tzinfo=dt.UTC)
 
 
@@ -217,7 +218,7 @@ SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.binary(): st.binary(max_size=20),
     pa.bool_(): st.booleans(),
     pa.float64(): st.floats(allow_nan=False) | st.integers(-3, 3).map(float),
-    pa.decimal128(38, 3): st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-3)),
+    pa.decimal128(38, 3): st.integers(-(10**38) + 1, 10**38 - 1).map(lambda n: Decimal(n).scaleb(-3, EXACT)),
     pa.list_(pa.int32()): st.lists(st.none() | st.integers(-1, 2), max_size=3),
 }
 
