@@ -99,7 +99,7 @@ def test_three_workers_are_exact_while_they_are_killed_and_stopped_for_longer_th
             parent = subprocess.Popen([*LAKEWARD, "run", str(file), "--workers", str(WORKERS)], stderr=out)
         try:
             with producing(kafka.bootstrap_servers, topic, schema_id) as sent:
-                for number in range(8):
+                for number in range(4):
                     before = commits(log)
                     deadline = time.monotonic() + 60
                     while commits(log) < before + 4 or len(workers_of(parent.pid)) < WORKERS:
