@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 import yaml
+from datafusion import SessionContext
 from pyiceberg.catalog import Catalog
 
 from lakeward.clock import SystemClock
@@ -256,6 +257,12 @@ class Site:
     def scanned(self, table: str) -> pa.Table:
         """What the table holds, read by PyIceberg."""
         return self.catalog().load_table(table).scan().to_arrow()
+
+    def queried(self, table: str) -> pa.Table:
+        """What the table holds, read by DataFusion."""
+        context = SessionContext()
+        context.register_table("queried", self.catalog().load_table(table))
+        return context.table("queried").to_arrow_table()
 
     def differs(self, table: str, sent: pa.Table) -> Difference:
         return compare(sent, self.held(table))

@@ -68,10 +68,10 @@ class Companies(KeyedTopic):
 
 
 def mirrored(site: Site) -> list[dict[str, Any]]:
-    """What the table holds, read by DuckDB; PyIceberg reads the same."""
+    """What the table holds, read by DuckDB; PyIceberg and DataFusion read the same."""
     table = site.held(COMPANIES["table"]).sort_by("company_id")
-    scanned = site.scanned(COMPANIES["table"]).sort_by("company_id")
-    assert table.to_pylist() == scanned.select(table.column_names).to_pylist()
+    for found in (site.scanned(COMPANIES["table"]), site.queried(COMPANIES["table"])):
+        assert table.to_pylist() == found.sort_by("company_id").select(table.column_names).to_pylist()
     return table.to_pylist()
 
 
