@@ -157,7 +157,9 @@ def _measured(command: Sequence[str], home: Path) -> _Ran:
     out, err = home / "out", home / "err"
     began, busy = time.monotonic(), _busy_s()
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        child = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=Path(__file__).parents[1])
+        child = subprocess.Popen(
+            command, stdout=stdout, stderr=stderr, cwd=Path(__file__).parents[1], env=as_installed()
+        )
         peak = 0.0
         while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
             peak = _peak_mib(child.pid) or peak
@@ -172,6 +174,11 @@ def _measured(command: Sequence[str], home: Path) -> _Ran:
     ran = _Ran(out.read_text(), err.read_text(), seconds, cpu, peak, others)
     shutil.rmtree(home / "warehouse", ignore_errors=True)
     return ran
+
+
+def as_installed() -> dict[str, str]:
+    """Our environment, less what keeps Python from keeping bytecode: an installed package brings its own."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _peak_mib(pid: int) -> float:

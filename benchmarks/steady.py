@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.measuring import as_installed
 from benchmarks.topics import fill
 from benchmarks.writer import Stream, Writer, sending, time_of
 
@@ -74,6 +75,6 @@ def _helps(repeat: int) -> list[float]:
     seconds = []
     for _ in range(repeat):
         began = time.monotonic()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=as_installed())
         seconds.append(time.monotonic() - began)
     return seconds

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
+from benchmarks.measuring import as_installed
 from benchmarks.topics import SCHEMA, Registry
 from lakeward.testing.generators import Market, avro_payloads, homes_of, keys_of
 from lakeward.testing.producing import produce, producer_of
@@ -55,7 +56,10 @@ class Writer:
         self.began = time.time()
         with self._log.open("wb") as err:
             self._process = psutil.Popen(
-                [sys.executable, "-c", START, "run", str(file)], stderr=err, stdout=subprocess.DEVNULL
+                [sys.executable, "-c", START, "run", str(file)],
+                stderr=err,
+                stdout=subprocess.DEVNULL,
+                env=as_installed(),
             )
 
     def __enter__(self) -> Self:

@@ -2,11 +2,13 @@
 
 What the imports make is there until the process ends: to look through it again and again took a tenth of all CPU time.
 So the collector rests until the pipeline is assembled, and leaves alone what is there by then. From then on it works as
-ever, and what it has to look through is little.
+ever, and what it has to look through is little. Nor does it look through everything once more when the process ends,
+which took a third of a second: what is there then goes with the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,11 @@ THRESHOLDS = (5_000, 10, 5)
 
 @contextmanager
 def resting() -> Iterator[Callable[[], None]]:
-    """The collector rests until the function that this gives is called first; afterwards everything is as it was."""
+    """The collector rests until the function that this gives is called first; afterwards everything is as it was.
+
+    What is there when the interpreter exits is left alone.
+    """
+    atexit.register(gc.freeze)
     before, enabled = gc.get_threshold(), gc.isenabled()
     gc.disable()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lakeward.cli.collector import resting
 from lakeward.cli.output import json_option
 
 
@@ -54,11 +55,12 @@ def command(*, max_messages: int | None, until_caught_up: bool, as_json: bool, *
     \b
     lakeward consume --topic market.trades.raw --max-messages 1000
     """  # noqa: D301 - click's mark for lines to keep
-    from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
-    from lakeward.config import from_mapping  # noqa: PLC0415
+    with resting() as assembled:
+        from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
+        from lakeward.config import from_mapping  # noqa: PLC0415
 
-    config = from_mapping(document(flags), Path.cwd())
-    stream(config, Extras(max_messages, until_caught_up), as_json=as_json)
+        config = from_mapping(document(flags), Path.cwd())
+        stream(config, Extras(max_messages, until_caught_up), assembled, as_json=as_json)
 
 
 def document(flags: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How much memory the process of a running pipeline keeps, beyond what the pipeline holds."""
+"""What the libraries of a running pipeline's process take beyond what the pipeline holds: memory, and threads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lakeward.clock import Clock
 from lakeward.observability.progress import Progress
 
 ALLOCATOR = "ARROW_DEFAULT_MEMORY_POOL"
+ALGEBRA_THREADS = "OPENBLAS_NUM_THREADS"
 EVERY_S = 60.0
 """Seconds between two looks at what can be given back."""
 
@@ -19,12 +20,14 @@ _COMPILER = "libllvmlite"
 _DONTNEED = 4
 
 
-def share_allocator() -> None:
-    """Let Arrow allocate as everything else does: its own allocator keeps some 25 MiB more of what is given back.
+def prepare_libraries() -> None:
+    """Let Arrow allocate as everything else does, and NumPy's linear algebra, which nobody here uses, start no threads.
 
-    To be called before Arrow is imported. What the environment says stays.
+    Arrow's own allocator keeps some 25 MiB more of what is given back; the threads spin while they wait for work. To be
+    called before Arrow and NumPy are imported. What the environment says stays.
     """
     os.environ.setdefault(ALLOCATOR, "system")
+    os.environ.setdefault(ALGEBRA_THREADS, "1")
 
 
 class Footprint:

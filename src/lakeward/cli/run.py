@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lakeward.cli.collector import resting
 from lakeward.cli.configuration import file_argument, read
 from lakeward.cli.output import json_option
 
@@ -40,12 +41,14 @@ def command(  # noqa: PLR0913 - click hands over every option
     tables say where the next start continues. Workers on several machines share the partitions just so: start the
     same FILE on each, with an --instance of its own (a pod's name) where they have names that stay.
     """
-    from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
+    with resting() as assembled:
+        from lakeward.cli.running import Extras, stream  # noqa: PLC0415 - the help does without
 
-    config = read(file)
-    if workers is None:
-        stream(config, Extras(max_messages, until_caught_up, adopt, instance, supervisor), as_json=as_json)
-        return
+        config = read(file)
+        if workers is None:
+            extras = Extras(max_messages, until_caught_up, adopt, instance, supervisor)
+            stream(config, extras, assembled, as_json=as_json)
+            return
     if max_messages or adopt or instance or as_json:
         raise click.UsageError("--workers goes with --until-caught-up alone")
     from lakeward.cli.membership import Group  # noqa: PLC0415

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from lakeward.cli.collector import resting
-from lakeward.cli.footprint import Footprint, share_allocator
+from lakeward.cli.footprint import Footprint, prepare_libraries
 from lakeward.cli.membership import Group, here, is_parent, take
 from lakeward.cli.output import print_error, print_json
 from lakeward.clock import SystemClock
@@ -44,18 +43,15 @@ class Extras:
     supervisor: int | None = None
 
 
-def stream(config: Config, extras: Extras, *, as_json: bool) -> None:
+def stream(config: Config, extras: Extras, assembled: Callable[[], None], *, as_json: bool) -> None:
     """Run the pipeline of ``config``; live progress on a terminal, structured logs elsewhere.
+
+    ``assembled`` is called whenever a pipeline is there, before it runs (see `collector.resting`).
 
     Raises:
         LakewardError: as `Pipeline.run`.
     """
-    with resting() as assembled:
-        _stream(config, extras, assembled, as_json=as_json)
-
-
-def _stream(config: Config, extras: Extras, assembled: Callable[[], None], *, as_json: bool) -> None:
-    share_allocator()
+    prepare_libraries()
     from lakeward.assembly import Assembly, Choices  # noqa: PLC0415 - a second of imports
     from lakeward.observability import logging  # noqa: PLC0415
     from lakeward.pipeline import Until  # noqa: PLC0415

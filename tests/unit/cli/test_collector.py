@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 
 from lakeward.cli.collector import resting
@@ -50,3 +52,16 @@ def test_afterwards_the_collector_is_as_it_was() -> None:
     with resting():
         pass
     assert (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()) == before
+
+
+def test_what_is_there_when_the_process_ends_is_not_looked_through() -> None:
+    program = (
+        "import atexit, gc\n"
+        "from lakeward.cli.collector import resting\n"
+        "atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))\n"  # the first is called last
+        "with resting() as assembled: assembled()\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    left_alone, looked_through = map(int, told.stdout.split())
+    assert left_alone > 5_000
+    assert looked_through < 100

@@ -11,7 +11,7 @@ import llvmlite.binding
 import pytest
 from numba import njit
 
-from lakeward.cli.footprint import ALLOCATOR, EVERY_S, Footprint, release_compiler
+from lakeward.cli.footprint import ALGEBRA_THREADS, ALLOCATOR, EVERY_S, Footprint, release_compiler
 from lakeward.observability.progress import Progress
 from lakeward.testing.lake import ManualClock
 
@@ -60,7 +60,7 @@ def test_it_is_given_back_after_the_start_after_the_first_messages_and_every_min
 def test_arrow_allocates_as_everything_else_unless_the_environment_says_otherwise(said, used) -> None:
     environment = {name: value for name, value in os.environ.items() if name != ALLOCATOR}
     program = (
-        "from lakeward.cli.footprint import share_allocator; share_allocator();"
+        "from lakeward.cli.footprint import prepare_libraries; prepare_libraries();"
         "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     )
     told = subprocess.run(
@@ -73,10 +73,28 @@ def test_arrow_allocates_as_everything_else_unless_the_environment_says_otherwis
     assert told.stdout.strip() == used
 
 
-def test_arrow_is_imported_after_the_allocator_is_chosen() -> None:
+@LINUX
+@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", 2)])
+def test_numpy_starts_no_threads_unless_the_environment_asks_for_them(said, threads) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != ALGEBRA_THREADS}
+    program = (
+        "from lakeward.cli.footprint import prepare_libraries; prepare_libraries();"
+        "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | ({ALGEBRA_THREADS: said} if said else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(told.stdout) == min(threads, os.cpu_count() or 1)
+
+
+def test_arrow_and_numpy_are_imported_after_they_are_told() -> None:
     program = (
         "import sys, lakeward.cli.run, lakeward.cli.consume, lakeward.cli.running, lakeward.config;"
-        "sys.exit('pyarrow' in sys.modules)"
+        "sys.exit(bool({'pyarrow', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
