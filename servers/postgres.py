@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from servers import tools
 from servers.process import Server
@@ -37,6 +38,9 @@ _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
 }
+
+BOUNDED: dict[str, Any] = {"connect_timeout": 10, "tcp_user_timeout": 120_000, "options": "-c statement_timeout=120s"}
+"""For `psycopg2.connect`: no statement waits longer for a lock or an answer. No signal would end its waiting."""
 
 
 class Postgres(Server):

@@ -23,7 +23,7 @@ from servers.debezium import Debezium, Envelope, converters
 from servers.kafka import RELEASE as KAFKA
 from servers.kafka import Kafka
 from servers.mongodb import MongoDb
-from servers.postgres import Postgres
+from servers.postgres import BOUNDED, Postgres
 from servers.releases import ServerError
 from servers.schema_registry import SchemaRegistry
 from tests.fixtures.captures import FOLDER, Capture, Event, Shown, Step, save
@@ -163,7 +163,7 @@ class PostgresSource:
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
-        self._connection = psycopg2.connect(server.dsn)
+        self._connection = psycopg2.connect(server.dsn, **BOUNDED)
         self._connection.autocommit = True
         self._cursor = self._connection.cursor()
         self._cursor.execute("SET TimeZone = 'UTC'; SET client_min_messages = error")

@@ -17,6 +17,8 @@ from servers.kafka import Kafka
 from tests.e2e.killing import wait_for_a_moment
 from tests.e2e.rig import Site, until
 
+from lakeward.testing.waiting import joined
+
 _SECONDS = 60.0
 
 
@@ -49,7 +51,7 @@ class Busy:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        joined(self._thread, "the source's work", 180)  # longer than one of its statements may take
         if self._failure:
             raise self._failure[0]
 

@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import REGION, Minio
-from servers.postgres import Postgres
+from servers.postgres import BOUNDED, Postgres
 from servers.schema_registry import SchemaRegistry
 from tests.e2e.fixtures import command_line, shared_command_line
 from tests.e2e.rig import TRADE, TRADES_TABLE, CommandLine, Feed, Site, configuration
@@ -83,7 +83,7 @@ def test_a_namespace_that_may_not_be_made_is_told(
     site.save()
     site.catalog()  # makes the catalog's own tables, as their owner
     user = fresh_namespace
-    with psycopg2.connect(postgres.dsn) as connection, connection.cursor() as cursor:
+    with psycopg2.connect(postgres.dsn, **BOUNDED) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE ROLE {user} LOGIN")
         cursor.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")
     connection.close()

@@ -21,7 +21,7 @@ from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import Minio
 from servers.mongodb import MongoDb
-from servers.postgres import Postgres
+from servers.postgres import BOUNDED, Postgres
 from servers.process import Server
 from servers.releases import HOME, NotInstalledError, Release, ServerError
 from servers.schema_registry import SchemaRegistry
@@ -128,7 +128,7 @@ def test_a_killed_catalog_and_store_keep_their_tables(tmp_path: Path, iceberg_re
 
 
 def test_postgres_answers_and_decodes_logically(postgres: Postgres) -> None:
-    with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(postgres.dsn, **BOUNDED)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT 1, current_setting('wal_level')")
         assert cursor.fetchone() == (1, "logical")
 
@@ -136,11 +136,11 @@ def test_postgres_answers_and_decodes_logically(postgres: Postgres) -> None:
 def test_a_killed_postgres_keeps_what_was_committed(tmp_path: Path, postgres: Postgres) -> None:
     assert postgres.running
     with Postgres(tmp_path) as own:
-        with closing(psycopg2.connect(own.dsn)) as connection, connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(own.dsn, **BOUNDED)) as connection, connection, connection.cursor() as cursor:
             cursor.execute("CREATE TABLE kept AS SELECT 7 AS a")
         own.kill()
         own.restart()
-        with closing(psycopg2.connect(own.dsn)) as connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(own.dsn, **BOUNDED)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT a FROM kept")
             assert cursor.fetchone() == (7,)
 
@@ -166,7 +166,7 @@ def test_debezium_tells_what_was_there_and_what_changes(
     envelope: Envelope,
 ) -> None:
     topic = kafka.create_topic(f"{fresh_namespace}.{fresh_namespace}.items")
-    with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(postgres.dsn, **BOUNDED)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(f"CREATE SCHEMA {fresh_namespace}")
         cursor.execute(f"CREATE TABLE {fresh_namespace}.items AS SELECT 1 AS a")

@@ -13,7 +13,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 -- a class with a function's name
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
-from servers.postgres import Postgres
+from servers.postgres import BOUNDED, Postgres
 from tests.fixtures.captures import Shown
 
 TABLES = {
@@ -46,7 +46,7 @@ class Workload:
     """
 
     def __init__(self, dsn: str, schema: str, seed: int, *, keys_change: bool = True, evolves: bool = True) -> None:
-        self._connection: Connection = psycopg2.connect(dsn)
+        self._connection: Connection = psycopg2.connect(dsn, **BOUNDED)
         self._schema = schema
         self._chance = random.Random(seed)
         self._keys_change, self._evolves = keys_change, evolves
@@ -211,7 +211,7 @@ def shown(cursor: Cursor, schema: str, table: str) -> Shown:
 
 def database(postgres: Postgres, name: str) -> str:
     """Create a database and return its address."""
-    with closing(psycopg2.connect(postgres.dsn)) as connection:
+    with closing(psycopg2.connect(postgres.dsn, **BOUNDED)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
