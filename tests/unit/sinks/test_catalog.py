@@ -33,7 +33,7 @@ from lakeward.errors import (
     StorageError,
     UnreachableError,
 )
-from lakeward.sinks.iceberg.catalog import READ_TIMEOUT, address_of, open_catalog
+from lakeward.sinks.iceberg.catalog import READ_TIMEOUT, address_of, is_served, open_catalog
 from lakeward.sinks.iceberg.failures import explained, translated
 from lakeward.testing.lake import Lake, ManualClock, batch, commit, expected
 from lakeward.testing.waiting import joined, returned
@@ -172,6 +172,14 @@ def test_what_a_rest_catalog_answers_is_told_in_our_words(status: int, told: typ
 def test_a_server_that_is_no_catalog_is_told() -> None:
     with serving(body=b"<html>hello</html>") as uri, pytest.raises(LakewardError, match=uri):
         open_catalog({"type": "rest", "uri": uri})
+
+
+def test_it_is_known_which_catalog_a_server_looks_after(tmp_path: Path) -> None:
+    assert not is_served(open_catalog({"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db"}))
+    with serving() as uri:
+        catalog = open_catalog({"type": "rest", "uri": uri})
+        assert is_served(catalog)
+        catalog.close()
 
 
 def test_the_whole_history_is_asked_for_whatever_the_properties_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,6 @@ from pyiceberg.catalog import (
     infer_catalog_type,
     load_catalog,
 )
-from pyiceberg.catalog.rest import RestCatalog
-from pyiceberg.catalog.rest.auth import AUTH_MANAGER
-from pyiceberg.io import FileIO
-from requests import PreparedRequest, Response, Session
-from requests.adapters import BaseAdapter, HTTPAdapter
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -27,7 +23,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from lakeward.errors import ConfigurationError
 from lakeward.sinks.iceberg.failures import translated
-from lakeward.sinks.iceberg.store import Stores
 
 CONNECT_TIMEOUT = "rest.connect-timeout"
 READ_TIMEOUT = "rest.read-timeout"
@@ -78,11 +73,17 @@ def open_catalog(properties: Mapping[str, str]) -> Catalog:
         if kind is None:
             return load_catalog(name, **settings)
         if kind is CatalogType.REST:
-            return BoundedRestCatalog(name, **settings)
+            return _rest(name, settings)
         catalog = _sql(name, settings) if kind is CatalogType.SQL else AVAILABLE_CATALOGS[kind](name, settings)
         if isinstance(engine := getattr(catalog, "engine", None), Engine):
             event.listen(engine, "checkin", _end_transaction)
         return catalog
+
+
+def _rest(name: str, settings: Mapping[str, Any]) -> Catalog:
+    from lakeward.sinks.iceberg.rest_catalog import BoundedRestCatalog  # noqa: PLC0415 -- others do without
+
+    return BoundedRestCatalog(name, **settings)
 
 
 def _sql(name: str, settings: Mapping[str, Any]) -> Catalog:
@@ -94,6 +95,12 @@ def _sql(name: str, settings: Mapping[str, Any]) -> Catalog:
 def commits_at_once(properties: Mapping[str, str]) -> int:
     """How many commits are worth sending side by side: a server is waited for, a file takes one after the other."""
     return 2 if str(properties.get("uri", "")).startswith("sqlite") else CONNECTIONS
+
+
+def is_served(catalog: Catalog) -> bool:
+    """Whether ``catalog`` is a REST server's. Nobody has one who has not imported its class, which costs 30 ms."""
+    rest = sys.modules.get("pyiceberg.catalog.rest")
+    return rest is not None and isinstance(catalog, rest.RestCatalog)
 
 
 def address_of(properties: Mapping[str, Any]) -> str:
@@ -152,49 +159,3 @@ def _end_transaction(connection: DBAPIConnection | None, _record: ConnectionPool
     """
     if connection is not None:
         connection.rollback()
-
-
-class BoundedRestCatalog(RestCatalog):
-    """PyIceberg's REST catalog with a bound on every request: its own session would wait for ever."""
-
-    def __init__(self, name: str, **properties: str) -> None:
-        self._stores = Stores()
-        super().__init__(name, **properties)
-
-    def _load_file_io(self, properties: Mapping[str, Any] | None = None, location: str | None = None) -> FileIO:
-        merged: dict[str, Any] = {**self.properties, **(properties or {})}
-        if self._auth_manager:
-            merged[AUTH_MANAGER] = self._auth_manager
-        return self._stores.of(merged, location)
-
-    def _create_session(self) -> Session:
-        session = super()._create_session()
-        bounds = (float(self.properties[CONNECT_TIMEOUT]), float(self.properties[READ_TIMEOUT]))
-        for prefix, adapter in list(session.adapters.items()):
-            if isinstance(adapter, HTTPAdapter):  # more than its ten would be opened anew for each request
-                adapter.init_poolmanager(CONNECTIONS, CONNECTIONS)
-            session.mount(prefix, _Bounded(adapter, bounds))
-        return session
-
-
-class _Bounded(BaseAdapter):
-    """Hands requests on to another adapter (which may sign them), never without a timeout.
-
-    The adapters beneath do not send a POST again once it may have arrived, so that a commit is sent once a call; only
-    an answer of 401 or 419, after which PyIceberg fetches a new token, sends it twice (PROTOCOL C3 looks then).
-    """
-
-    def __init__(self, inner: BaseAdapter, bounds: tuple[float, float]) -> None:
-        super().__init__()
-        self._inner = inner
-        self._bounds = bounds
-
-    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
-        """See `BaseAdapter.send`."""
-        if not args and kwargs.get("timeout") is None:
-            kwargs["timeout"] = self._bounds
-        return self._inner.send(request, *args, **kwargs)
-
-    def close(self) -> None:
-        """See `BaseAdapter.close`."""
-        self._inner.close()

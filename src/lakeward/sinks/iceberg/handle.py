@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pyiceberg.avro.file import AvroFile
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
@@ -13,7 +12,7 @@ from pyiceberg.table.update import TableRequirement, TableUpdate
 
 from lakeward.clock import Clock
 from lakeward.errors import OperatorError, TableChangedError
-from lakeward.sinks.iceberg.catalog import address_of
+from lakeward.sinks.iceberg.catalog import address_of, is_served
 from lakeward.sinks.iceberg.failures import translated
 from lakeward.sinks.iceberg.find import ParentOf
 
@@ -91,7 +90,7 @@ class Handle:
             Exception: whatever the catalog raises, untranslated: none of it proves that nothing was committed.
         """
         answer = self.catalog.commit_table(table, requirements, updates)
-        if not isinstance(self.catalog, RestCatalog):  # a REST server looks after its own metadata files
+        if not is_served(self.catalog):  # a REST server looks after its own metadata files
             left = {entry.metadata_file for entry in answer.metadata.metadata_log}
             self.superseded += [e.metadata_file for e in table.metadata.metadata_log if e.metadata_file not in left]
         after = Table(table.name(), answer.metadata, answer.metadata_location, table.io, self.catalog, table.config)
