@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lakeward.cli.membership import PLACES, Group, Name, Place, here, take
+from lakeward.cli.membership import PLACES, Group, Name, Place, here, is_parent, take
 
 pytestmark = pytest.mark.skipif(here() is None, reason="names need Linux")
 
@@ -62,6 +63,14 @@ def test_a_worker_that_is_killed_leaves_its_name_to_its_successor(group: str, pl
     assert successor.text == text
     successor.release()
     beside.release()
+
+
+def test_a_name_that_a_supervisor_holds_is_its_childrens_while_it_lives() -> None:
+    code = "import sys; from lakeward.cli.membership import is_parent; print([is_parent(int(a)) for a in sys.argv[1:]])"
+    asked = [str(os.getpid()), str(os.getppid())]
+    told = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=True)
+    assert told.stdout == "[True, False]\n"
+    assert not is_parent(None)
 
 
 def test_names_are_ones_that_brokers_take(group: str, place: Place) -> None:
