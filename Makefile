@@ -21,7 +21,7 @@ demo: install  ## stream a million trades into an Iceberg table, kill the writer
 	@$(BIN)/lakeward demo
 
 test: install servers  ## every test, against embedded and real servers
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 soak: install servers  ## the long tests, with Spark: thousands of random histories (an hour or more)
 	@$(BIN)/python -m servers install spark
