@@ -123,7 +123,7 @@ def test_other_properties_are_the_users() -> None:
 
 def test_under_the_newer_group_protocol_nothing_is_set_that_librdkafka_refuses_there() -> None:
     newer = KafkaSettings("h:1", "g", properties={"group.protocol": "consumer"})
-    consumer_of(properties_of(newer, "c")).close()
+    kafka_client.close(consumer_of(properties_of(newer, "c")))
     classic = properties_of(KafkaSettings("h:1", "g"), "c")
     assert classic["partition.assignment.strategy"] == "cooperative-sticky"
 

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from lakeward.errors import UnreachableError
+from lakeward.sources.kafka_client import close
 from lakeward.testing.broker import EmbeddedBroker, parse_topics
 from lakeward.testing.generators import Market, avro_payloads, homes_of, keys_of
 from lakeward.testing.producing import produce, producer_of
@@ -17,7 +18,7 @@ from lakeward.testing.producing import produce, producer_of
 def ends(servers: str, topic: str, partitions: int) -> list[int]:
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "ends", "log.connection.close": False})
     answers = consumer.offsets_for_times([TopicPartition(topic, number, -1) for number in range(partitions)], timeout=5)
-    consumer.close()
+    close(consumer)
     return [answer.offset for answer in answers]
 
 
