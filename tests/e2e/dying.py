@@ -11,6 +11,7 @@ Prints one JSON document: how many runs were hit, which operations they were hit
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ import random
 import resource
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -52,6 +54,7 @@ from lakeward.testing.faults import Call, Fault, Plan, die, die_after, fail, fau
 from lakeward.testing.lake import rows_of
 from lakeward.testing.memory import MemorySource, TextDecoder
 
+PR_SET_PDEATHSIG = 1
 PARTITIONS, BATCH = 2, 12
 REPLAYED = sys.argv[1:2] != [] and sys.argv[1].endswith(":replay")
 LETTERED = REPLAYED or (sys.argv[1:2] != [] and sys.argv[1].endswith(":letters"))
@@ -195,6 +198,7 @@ def forked(action: Callable[[], object]) -> int:
     """The exit code of ``action`` in a child: 0, or as it ends itself, or FAILED for an error of ours."""
     pid = os.fork()
     if pid == 0:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a test that gives up leaves nothing behind
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code = 1
         try:

@@ -66,14 +66,15 @@ def test_death_with_a_file_half_written() -> None:
     assert set(found["operations"]) == {"write"}
 
 
+# What `tests/simulation` plays thousands of times at random is left to the long tests here.
 @pytest.mark.parametrize(
     ("kind", "messages", "least"),
     [
-        pytest.param("fail", LATER, 30, id="no answer, nothing done"),
+        pytest.param("fail", LATER, 30, id="no answer, nothing done", marks=pytest.mark.soak),
         pytest.param("lose", FIRST, 4, id="done, the answer lost, first run"),
         pytest.param("lose", LATER, 5, id="done, the answer lost"),
-        pytest.param("refuse", LATER, 5, id="refused"),
-        pytest.param("twice", LATER, 5, id="delivered twice"),
+        pytest.param("refuse", LATER, 5, id="refused", marks=pytest.mark.soak),
+        pytest.param("twice", LATER, 5, id="delivered twice", marks=pytest.mark.soak),
     ],
 )
 def test_servers_that_misbehave_at_every_call(kind: str, messages: tuple[int, int], least: int) -> None:
