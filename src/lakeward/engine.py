@@ -35,13 +35,21 @@ class Engine:
             UnreachableError: its metadata cannot be read.
         """
         schema, name = _names(table)
-        location = table.metadata_location.removeprefix("file://").replace("'", "''")
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        scan = f"SELECT * FROM iceberg_scan('{location}')"  # noqa: S608 - quoted above
+        scan = f"SELECT * FROM {_scan(table)})"  # noqa: S608 - quoted
         try:
             self._connection.execute(f"CREATE VIEW {schema}.{name} AS {scan}")
         except duckdb.Error as error:
             raise _explained(error) from error
+
+    def count(self, table: Table, snapshot_id: int) -> int:
+        """How many rows ``table`` held at a snapshot that it still knows.
+
+        Raises:
+            UnreachableError: its files cannot be read.
+        """
+        scan = f"SELECT count(*) FROM {_scan(table)}, snapshot_from_id => {snapshot_id})"  # noqa: S608 - quoted, a number
+        return int(self.rows(scan)[1][0][0])
 
     def workspace(self, folder: Path, memory: str) -> duckdb.DuckDBPyConnection:
         """A second connection that may write, but only into the database ``work`` in ``folder``, where it also spills.
@@ -97,6 +105,12 @@ class Engine:
         if settings["KEY_ID"] or settings["ENDPOINT"]:
             given = ", ".join(f"{k} '{str(v).replace(chr(39), chr(39) * 2)}'" for k, v in settings.items() if v)
             self._connection.execute(f"CREATE SECRET store (TYPE s3, {given})")
+
+
+def _scan(table: Table) -> str:
+    """The call that reads ``table``, without its last parenthesis."""
+    location = table.metadata_location.removeprefix("file://").replace("'", "''")
+    return f"iceberg_scan('{location}'"
 
 
 def quoted(table: Table) -> str:

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
+from pyiceberg.io.pyarrow import _dataframe_to_data_files
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Summary
 from tests.e2e.rig import CommandLine, Site, configuration
 
 from lakeward.testing.broker import EmbeddedBroker
@@ -192,6 +196,39 @@ def test_an_audit_finds_what_somebody_else_did_to_a_mirror(
     stopped = site.run("run", "--until-caught-up")
     assert stopped.code == 4
     assert "GROUP BY" in stopped.err, "the operator is told how to find the rows that are there twice"
+
+
+def rewrite(table: Table, rows: pa.Table) -> None:
+    """As Spark compacts: ``rows`` in the place of all data files. Delete files stay that concern none any more."""
+    with table.transaction() as transaction, transaction.update_snapshot().overwrite() as update:
+        summary = update._summary
+        update._summary = lambda given: Summary(Operation.REPLACE, **summary(given).additional_properties)
+        for task in table.scan().plan_files():
+            update.delete_data_file(task.file)
+        for file in _dataframe_to_data_files(table.metadata, rows, table.io):
+            update.append_data_file(file)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_mirror_compacted_by_another_program_must_hold_all_its_rows(
+    lost: int, broker: EmbeddedBroker, command_line: CommandLine, tmp_path: Path
+) -> None:
+    companies = Companies(broker, 1)
+    site = Site(tmp_path, command_line, configuration(broker.bootstrap_servers, None, [COMPANIES]))
+    for _ in range(2):
+        companies.change(60, keys=40)
+        site.catch_up()
+    other = site.catalog().load_table(COMPANIES["table"])
+    assert any(task.delete_files for task in other.scan().plan_files())
+    rewrite(other, other.scan().to_arrow().slice(lost))
+    ended = site.run("verify")
+    assert ended.code == (1 if lost else 0), ended.out
+    assert ("changed the table by -1 rows" in ended.out) == bool(lost)
+    if not lost:
+        companies.change(30, keys=40)
+        site.catch_up()
+        assert mirrored(site) == companies.rows
+        site.verified()
 
 
 def test_rows_are_never_just_added_to_a_mirror(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,7 +10,7 @@ from lakeward.ledger import LedgerEntry
 from lakeward.sinks.iceberg.authorship import Deed
 from lakeward.sinks.iceberg.authorship import Kind as Author
 from lakeward.sinks.iceberg.history import Record, audit
-from lakeward.sinks.iceberg.inspection import Inspection, deleted_by_files
+from lakeward.sinks.iceberg.inspection import Inspection, deleted_by_files, tells_rows
 from lakeward.verification.verdict import Findings, listed, plural
 
 
@@ -142,14 +142,44 @@ def audit_others(commits: Commits, findings: Findings) -> None:
             figures = {f"{operation} ({engine})": _figures(some) for (operation, engine), some in groups.items()}
             texts = [_told(*key, some, named=kind in {Kind.FOREIGN, Kind.PIPELINE}) for key, some in groups.items()]
             findings.say(topic, "; ".join(texts), **figures)
-    for commit in commits.all:
-        rewrites = commit.kind is Kind.COMPACTION or commit.kind is Kind.FOREIGN
-        if rewrites and commit.record.operation == "replace" and commit.change:
-            who = "lakeward" if commit.kind is Kind.COMPACTION else commit.deed.name or "another program"
-            findings.problems.append(
-                f"snapshot {commit.record.snapshot_id}: a replace by {who} "
-                f"changed the table by {commit.change:+,} rows; it should only rewrite them"
-            )
+    for commit in _replaces(commits):
+        if commit.change and tells_rows(commit.record):
+            findings.problems.append(_not_only_rewritten(commit, commit.change))
+
+
+def audit_replaces(commits: Commits, count: Callable[[int], int | None], findings: Findings) -> None:
+    """Count the rows before and after each replace whose summary does not tell whether they are the same.
+
+    ``count``: how many rows the table held at a snapshot; None where that cannot be read any more.
+    """
+    unknown = 0
+    for commit in _replaces(commits):
+        if not commit.change or tells_rows(commit.record):
+            continue
+        parent = commit.record.parent_id
+        before = 0 if parent is None else count(parent)
+        after = count(commit.record.snapshot_id)
+        if before is None or after is None:
+            unknown += 1
+        elif before != after:
+            findings.problems.append(_not_only_rewritten(commit, after - before))
+    if unknown:
+        findings.not_checked.append(
+            f"whether {plural(unknown, 'replace')} kept all rows: what the table held before and after has expired"
+        )
+
+
+def _replaces(commits: Commits) -> Iterator[Commit]:
+    rewriters = {Kind.COMPACTION, Kind.FOREIGN}
+    return (one for one in commits.all if one.kind in rewriters and one.record.operation == "replace")
+
+
+def _not_only_rewritten(commit: Commit, change: int) -> str:
+    who = "lakeward" if commit.kind is Kind.COMPACTION else commit.deed.name or "another program"
+    return (
+        f"snapshot {commit.record.snapshot_id}: a replace by {who} "
+        f"changed the table by {change:+,} rows; it should only rewrite them"
+    )
 
 
 def _figures(commits: Sequence[Commit]) -> dict[str, int]:
@@ -162,7 +192,9 @@ def _figures(commits: Sequence[Commit]) -> dict[str, int]:
 
 def _told(operation: str, engine: str, commits: Sequence[Commit], *, named: bool) -> str:
     figures = _figures(commits)
-    if figures["added"] == figures["removed"] and (operation == "replace" or not figures["added"]):
+    if operation == "replace" and not all(tells_rows(commit.record) for commit in commits):
+        change = f"{figures['added']:,} rows written anew"
+    elif figures["added"] == figures["removed"] and (operation == "replace" or not figures["added"]):
         change = "rows unchanged"
     elif figures["added"] and figures["removed"]:
         change = f"+{figures['added']:,} -{figures['removed']:,} rows"

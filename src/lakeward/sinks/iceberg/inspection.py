@@ -23,6 +23,7 @@ from lakeward.sinks.iceberg.find import find, head_of
 from lakeward.sinks.iceberg.handle import recorded_parent
 from lakeward.sinks.iceberg.history import Record, history
 from lakeward.sinks.iceberg.target import IcebergTarget
+from lakeward.sinks.iceberg.upsert.deletes import concerns
 
 READERS = 16
 """Files looked at side by side: a store's answers are waited for."""
@@ -52,6 +53,35 @@ class Inspection:
         return bool(self.deeds) and any(
             int(deed.record.summary.get(key, 0)) for deed in self.deeds for key in _DELETE_FILES
         )
+
+
+def tells_rows(record: Record) -> bool:
+    """Whether its summary tells how a commit changed the number of rows.
+
+    Not where rows had been deleted by position: files that were rewritten held those as well, and the delete files may
+    stay behind, though they concern no file any more.
+    """
+    counts = ("total-position-deletes", "added-position-deletes", "removed-position-deletes")
+    return not any(int(record.summary.get(key, 0)) for key in counts)
+
+
+def left_behind(table: Table) -> int | None:
+    """How many rows delete files of the head delete of files that are not there any more; None: they do not tell."""
+    head = head_of(table.metadata)
+    entries = (
+        []
+        if head is None
+        else [
+            entry.data_file
+            for manifest in head.manifests(table.io)
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+        ]
+    )
+    data = {file.file_path for file in entries if file.content == DataFileContent.DATA}
+    deletes = [(concerns(file), file.record_count) for file in entries if file.content != DataFileContent.DATA]
+    if any(path is None for path, _ in deletes):
+        return None
+    return sum(rows for path, rows in deletes if path not in data)
 
 
 def deleted_by_files(record: Record) -> int:
