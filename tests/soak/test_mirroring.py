@@ -9,19 +9,22 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import polars as pl
+import psycopg2
 import pyarrow.parquet as pq
 import pytest
+import requests
 from servers.debezium import Debezium, Envelope, converters
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.mongodb import MongoDb
 from servers.postgres import Postgres
 from servers.releases import ServerError
+from servers.schema_registry import SchemaRegistry
 from servers.spark import CATALOG, Spark
 from tests.e2e.killing import wait_for_a_moment
 from tests.e2e.rig import CommandLine, Site, configuration
@@ -30,6 +33,12 @@ from tests.integration.mirroring import Busy, Mirror
 from tests.integration.mirrors import differences
 from tests.integration.workload import TABLES, Workload, database
 
+from lakeward.clock import SystemClock
+from lakeward.decoding.avro_registered import record_of
+from lakeward.decoding.avro_shape import Shape
+from lakeward.decoding.code_cache import CodeCache, default_folder
+from lakeward.decoding.debezium_avro import Readable
+from lakeward.decoding.registry import RegistryClient
 from lakeward.testing.oracle import compare
 
 MINUTES = float(os.environ.get("LAKEWARD_SOAK_MINUTES", "3"))
@@ -70,6 +79,60 @@ def test_a_postgresql_at_work_is_mirrored(
     debezium.delete(fresh_namespace)
 
 
+def test_a_postgresql_that_is_told_of_in_avro_is_mirrored(
+    kafka: Kafka,
+    debezium: Debezium,
+    postgres: Postgres,
+    spark: Spark,
+    schema_registry: SchemaRegistry,
+    iceberg_rest: IcebergRest,
+    fresh_namespace: str,
+    new_command_line: CommandLine,
+    tmp_path: Path,
+) -> None:
+    """First records are read one by one, then by programs: those are compiled half-way."""
+    address, prefix, seed = database(postgres, fresh_namespace), f"{fresh_namespace}.work", secrets.randbits(32)
+    with closing(Workload(address, "work", seed)) as work:
+        with closing(psycopg2.connect(address)) as connection, connection, connection.cursor() as cursor:
+            # Apicurio's converter writes it in place of a null, whatever its settings are.
+            cursor.execute("ALTER TABLE work.accounts ALTER COLUMN changed DROP DEFAULT")
+        settings = {**PARTS, **converters(Envelope.AVRO, schema_registry)}
+        debezium.follow_postgres(fresh_namespace, address, "work", settings)
+        site = site_of(kafka, prefix, iceberg_rest, tmp_path, new_command_line, schema_registry)
+        mirror = Mirror(kafka, site, work, prefix, f"{fresh_namespace}.{{}}".format, differences, seed=seed)
+        for _ in range(2):
+            disturb(mirror, spark, sorted(set(TABLES) - NOT_SPARKS), MINUTES / 2)
+            assert mirror.differences() == ""
+            compile_all(schema_registry, [f"{prefix}.{name}-value" for name in TABLES])
+        for name in TABLES:
+            read_alike(site, mirror.table(name))
+        site.verified()
+    debezium.delete(fresh_namespace)
+
+
+@pytest.fixture
+def new_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    """Commands that find no compiled program."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    line = CommandLine(folder)
+    yield line
+    line.end_all()
+    line.close()
+
+
+def compile_all(registry: SchemaRegistry, subjects: Sequence[str]) -> None:
+    """Put the programs of the latest schemas of these subjects where the command line looks for them."""
+    with requests.Session() as session:
+        client = Readable(RegistryClient(registry.url, None, SystemClock(), session))
+        for subject in subjects:
+            found = client.latest(subject)
+            assert found is not None, subject
+            schema_id, registered = found
+            Shape.of(record_of(registered, f"schema id {schema_id}"), CodeCache(default_folder()))
+
+
 def test_a_mongodb_at_work_is_mirrored(
     kafka: Kafka,
     debezium: Debezium,
@@ -94,21 +157,32 @@ def test_a_mongodb_at_work_is_mirrored(
     debezium.delete(fresh_namespace)
 
 
-def site_of(kafka: Kafka, prefix: str, catalog: IcebergRest, folder: Path, commands: CommandLine) -> Site:
-    """A pipeline into the REST catalog; the environment names its consumer group, so that it can have rivals."""
+def site_of(
+    kafka: Kafka,
+    prefix: str,
+    catalog: IcebergRest,
+    folder: Path,
+    commands: CommandLine,
+    registry: SchemaRegistry | None = None,
+) -> Site:
+    """A pipeline into the REST catalog; the environment names its consumer group, so that it can have rivals.
+
+    With a ``registry`` it reads Avro.
+    """
     name = prefix.partition(".")[0]
     table = {"topic_pattern": rf"{prefix.replace('.', '[.]')}[.](?P<table>[a-y]\w+)", "table": f"{name}.{{table}}"}
     iceberg = {"catalog": catalog.pyiceberg_properties}
-    document = configuration(kafka.bootstrap_servers, None, [{**table, "mode": "upsert"}], iceberg, interval="500ms")
-    document["name"], document["decode"] = name, {"debezium": {"format": "json"}}
+    url = None if registry is None else registry.url
+    document = configuration(kafka.bootstrap_servers, url, [{**table, "mode": "upsert"}], iceberg, interval="500ms")
+    document["name"], document["decode"] = name, {"debezium": {"format": "avro" if registry else "json"}}
     document["source"]["kafka"]["group_id"] = f"{name}-${{GROUP:-main}}"
     return Site(folder, commands, document)
 
 
-def disturb(mirror: Mirror, spark: Spark, compacted: Sequence[str]) -> None:
-    """Let the source work for `MINUTES`, kill writers, let rivals write, let Spark compact; then let it settle."""
+def disturb(mirror: Mirror, spark: Spark, compacted: Sequence[str], minutes: float = MINUTES) -> None:
+    """Let the source work so long, kill writers, let rivals write, let Spark compact; then let it settle."""
     print("seed", mirror.seed)  # noqa: T201 - to replay a failure
-    chance, until, number = random.Random(mirror.seed), time.monotonic() + MINUTES * 60, 0
+    chance, until, number = random.Random(mirror.seed), time.monotonic() + minutes * 60, 0
     with Busy(mirror.worker) as busy:
         while time.monotonic() < until:
             number += 1
@@ -144,7 +218,7 @@ def polars_plans_with_pyiceberg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_alike(site: Site, table: str) -> None:
-    """PyIceberg and polars read what DuckDB reads."""
+    """PyIceberg, polars and DataFusion read what DuckDB reads."""
     store = {
         "aws_endpoint_url": site.properties["s3.endpoint"],
         "aws_access_key_id": site.properties["s3.access-key-id"],
@@ -156,6 +230,7 @@ def read_alike(site: Site, table: str) -> None:
     held = site.held(table)
     by_polars = pl.scan_iceberg(site.catalog().load_table(table), storage_options=store).collect().to_arrow()
     times = by_polars.cast(held.schema)  # polars has times of day in nanoseconds
-    for found in (site.scanned(table), times):
+    by_datafusion = site.queried(table).cast(held.schema)  # it calls UTC +00:00
+    for found in (site.scanned(table), times, by_datafusion):
         difference = compare(held, found)
         assert difference.exact, (table, difference)
