@@ -106,14 +106,17 @@ class LateShape:
         try:
             with _one_at_a_time:
                 if not Shape.kept(self._record, self._code):
-                    task = pickle.dumps((self._record, self._folder))
-                    command = [sys.executable, "-c", CHILD]
-                    ended = subprocess.run(command, input=task, capture_output=True, check=False)  # noqa: S603 - our own
-                    if ended.returncode:
-                        log.warning("program_not_compiled_aside", status=ended.returncode)
+                    _compile_aside(pickle.dumps((self._record, self._folder)))
             future.set_result(Shape.of(self._record, self._code))
         except BaseException as error:  # noqa: BLE001 - raised again where the program is wanted
             future.set_exception(error)
+
+
+def _compile_aside(task: bytes) -> None:
+    try:
+        subprocess.run([sys.executable, "-c", CHILD], input=task, capture_output=True, check=True)  # noqa: S603 - our own
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("program_not_compiled_aside", reason=type(error).__name__)
 
 
 def compile_from_input() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,12 @@ def test_few_messages_are_not_worth_a_program(tmp_path: Path, monkeypatch: pytes
     assert late._making is None
 
 
+@pytest.mark.parametrize("executable", [sys.executable, "/nowhere/python"], ids=["it fails", "it does not start"])
 def test_what_another_process_cannot_compile_is_compiled_in_this_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(avro_ready, "CHILD", "raise SystemExit(3)")
+    monkeypatch.setattr(sys, "executable", executable)
     late = made_ready(RECORD, CodeCache(tmp_path))
     assert isinstance(late, LateShape)
     read(late)
