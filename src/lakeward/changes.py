@@ -93,15 +93,16 @@ class Changes:
         orders = [one.order for one in several if one.order is not None]
         order = np.concatenate(orders) if len(orders) == len(several) else None
         (key,) = keys
-        return Changes(key, np.concatenate([one.effect for one in several]), absent, order, _former(several))
+        return Changes(key, np.concatenate([one.effect for one in several]), absent, order, _former(several, key))
 
 
-def _former(several: Sequence[Changes]) -> pa.Table | None:
+def _former(several: Sequence[Changes], key: tuple[str, ...]) -> pa.Table | None:
+    """``key``: that of all of them together; a truncation that comes alone knows none."""
     if all(one.former is None for one in several):
         return None
     return pa.concat_tables(
         [
-            pa.table({name: pa.nulls(len(one)) for name in one.key}) if one.former is None else one.former
+            pa.table({name: pa.nulls(len(one)) for name in key}) if one.former is None else one.former
             for one in several
         ],
         promote_options="permissive",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lakeward.changes import Changes, Effect
@@ -20,3 +21,12 @@ def test_a_truncation_that_came_alone_goes_with_the_key_of_the_others() -> None:
 def test_changes_of_different_keys_are_not_joined() -> None:
     with pytest.raises(ValueError, match="2 different keys"):
         Changes.joined([Changes.upserts(("a",), 1), Changes.upserts(("b",), 1)])
+
+
+def test_a_truncation_that_came_alone_has_no_former_keys_either() -> None:
+    alone = Changes((), np.array([Effect.TRUNCATE], np.uint8), order=np.array([1]))
+    moved = Changes(("id",), np.zeros(2, np.uint8), order=np.array([0, 2]), former=pa.table({"id": [None, "before"]}))
+    joined = Changes.joined([alone, moved])
+    assert joined.former is not None
+    assert joined.former["id"].to_pylist() == [None, None, "before"]
+    assert joined.select(np.array([1, 0, 2])).former == joined.former
