@@ -101,10 +101,7 @@ def _former(several: Sequence[Changes], key: tuple[str, ...]) -> pa.Table | None
     if all(one.former is None for one in several):
         return None
     return pa.concat_tables(
-        [
-            pa.table({name: pa.nulls(len(one)) for name in key}) if one.former is None else one.former
-            for one in several
-        ],
+        [pa.table({name: pa.nulls(len(one)) for name in key}) if one.former is None else one.former for one in several],
         promote_options="permissive",
     )
 
