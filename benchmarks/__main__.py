@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = replace(sizes, commits=commits[0], s3_commits=commits[1])
     parts = [part for part in PARTS if part in chosen.only.split(",") and (chosen.peers or part != NEEDS_PEERS)]
     with tempfile.TemporaryDirectory(prefix="lakeward-bench-") as name:
-        result = measure(Path(name), sizes, parts)
+        result = measure(Path(name), sizes, parts, lambda known: save(known, chosen.out))
     print()
     print_table(("FIGURE", "TO REACH", "MEASURED", ""), list(lines(result["figures"])))
     print(f"\nsaved: {save(result, chosen.out)}")

@@ -54,21 +54,34 @@ FULL = Sizes({"avro": 10_000_000, "json": 10_000_000})
 QUICK = Sizes({"avro": 3000, "json": 3000}, 3000, 1, 2000, 1, 1.0, 2.0, 30, 20, 20, 1000)
 
 
-def measure(folder: Path, sizes: Sizes, parts: Sequence[str]) -> dict[str, Any]:
-    """Measure ``parts``, one after the other; say what cannot be, because its server is not installed."""
+def measure(
+    folder: Path, sizes: Sizes, parts: Sequence[str], keep: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Measure ``parts``, one after the other; say what cannot be, because its server is not installed.
+
+    ``keep`` is given what is known so far after each of them: what one part cannot do costs no other its figures.
+    """
     result: dict[str, Any] = origin() | {"messages": dict(sizes.messages), "parts": list(parts)}
-    chosen = set(parts)
-    if chosen & {"throughput", "throughput-s3", "peers", "starting", "steady", "freshness", "poison"}:
-        result |= _Streams(folder, sizes, chosen).measured()
-    if "poison" in chosen:
-        result["poison"] = {name: poison_figures(name, sizes.poison) for name in sizes.messages}
-        print_poison("DECODER", result["poison"])
-    aged = [*_aged(folder, sizes, chosen)]
-    if aged:
-        result["ageing"] = [asdict(one) for one in aged]
-    result["machine"]["load_after"] = os.getloadavg()[0]
-    result["figures"] = figures(result)
+    for known in _measured(folder, sizes, set(parts)):
+        result |= known
+        result["machine"]["load_after"] = os.getloadavg()[0]
+        result["figures"] = figures(result)
+        keep(result)
     return result
+
+
+def _measured(folder: Path, sizes: Sizes, parts: set[str]) -> Iterator[dict[str, Any]]:
+    """What each part adds to the result."""
+    if parts & {"throughput", "throughput-s3", "peers", "starting", "steady", "freshness", "poison"}:
+        yield from _Streams(folder, sizes, parts).measured()
+    if "poison" in parts:
+        decoders = {name: poison_figures(name, sizes.poison) for name in sizes.messages}
+        print_poison("DECODER", decoders)
+        yield {"poison": decoders}
+    aged: list[dict[str, Any]] = []
+    for one in _aged(folder, sizes, parts):
+        aged.append(asdict(one))
+        yield {"ageing": list(aged)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +92,7 @@ class _Streams:
     sizes: Sizes
     parts: set[str]
 
-    def measured(self) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def measured(self) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             kafka = stack.enter_context(Kafka(self.folder / "kafka", KafkaOptions(full_jit=True)))
             # The converter of the peer speaks to the real registry alone.
@@ -95,14 +107,14 @@ class _Streams:
                 runs += self._on_s3(feeds)
             if runs:
                 print_runs(runs)
-                result |= {"medians": medians(runs), "runs": [asdict(run) for run in runs]}
+                yield {"medians": medians(runs), "runs": [asdict(run) for run in runs]}
             if isinstance(registry, SchemaRegistry):
-                result |= self._peers(kafka, registry, feeds)
-            result |= self._lone(kafka, registry)
+                yield self._peers(kafka, registry, feeds)
+            yield from self._lone(kafka, registry)
             if "poison" in self.parts:
-                result["poisoned"] = {name: self._poisoned(name, kafka, registry) for name in self.sizes.messages}
-                print_poison("WHOLE PIPELINE, START-UP TAKEN OFF", result["poisoned"])
-        return result
+                poisoned = {name: self._poisoned(name, kafka, registry) for name in self.sizes.messages}
+                print_poison("WHOLE PIPELINE, START-UP TAKEN OFF", poisoned)
+                yield {"poisoned": poisoned}
 
     def _poisoned(self, name: str, kafka: Kafka, registry: Registry) -> dict[str, float]:
         """Nanoseconds of CPU a message through the whole writer, by the share of bad ones, which become letters."""
@@ -170,7 +182,7 @@ class _Streams:
                 print(f"{found[-1].name}, {feed.encoding}: {found[-1].line()}", flush=True)
         return {"peers": [asdict(peer) for peer in found]}
 
-    def _lone(self, kafka: Kafka, registry: Registry) -> dict[str, Any]:
+    def _lone(self, kafka: Kafka, registry: Registry) -> Iterator[dict[str, Any]]:
         """One writer, and few records."""
 
         def stream(name: str, interval: str) -> Stream:
@@ -182,12 +194,11 @@ class _Streams:
             "steady": lambda: steady(stream("steady", "250ms"), 1_000, self.sizes.steady_s),
             "freshness": lambda: freshness(stream("freshness", "250ms"), 5_000, self.sizes.fresh_s),
         }
-        result = {}
         for name, action in measured.items():
             if name in self.parts:
-                result[name] = asdict(action())
-                print(f"{name}: {result[name]}", flush=True)
-        return result
+                found = asdict(action())
+                print(f"{name}: {found}", flush=True)
+                yield {name: found}
 
 
 def _aged(folder: Path, sizes: Sizes, parts: set[str]) -> Iterator[Ageing]:
