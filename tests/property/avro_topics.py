@@ -26,7 +26,7 @@ from lakeward.decoding.avro_arrow import arrow_schema
 from lakeward.decoding.avro_program import generate, programmable
 from lakeward.decoding.avro_reference import AvroReading
 from lakeward.decoding.avro_schema import parse
-from lakeward.decoding.avro_shape import ReadShape, Shape, made_ready
+from lakeward.decoding.avro_shape import ReadShape, Shape
 from lakeward.decoding.avro_text import TextWriter
 from lakeward.decoding.avro_types import (
     Array,
@@ -423,7 +423,7 @@ def interpreted_shape(record: Record, wide: int) -> Shape | ReadShape:
 
 def compiled_shape(record: Record) -> Shape | ReadShape:
     """The shape of a schema, as it is in use."""
-    return made_ready(record, CodeCache(None))
+    return Shape.of(record, CodeCache(None)) if programmable(record) else ReadShape.of(record)
 
 
 @dataclass
