@@ -25,7 +25,7 @@ test: install servers  ## every test, against embedded and real servers
 
 soak: install servers  ## the long tests, with Spark: thousands of random histories (an hour or more)
 	@$(BIN)/python -m servers install spark
-	@$(BIN)/python -m pytest -m soak -n 2
+	@$(BIN)/python -m pytest -m soak -n 2 -o faulthandler_timeout=0
 
 check: install  ## style, types, formatting
 	@$(BIN)/ruff check .
