@@ -110,7 +110,8 @@ tables:
 
 
 def _changes(topics: str, pattern: str, table: str) -> str:
-    return _CHANGES.replace("<topics>", topics).replace("<pattern>", pattern).replace("<table>", table)
+    # The topics come last: their words are in brackets as well.
+    return _CHANGES.replace("<pattern>", pattern).replace("<table>", table).replace("<topics>", topics)
 
 
 _POSTGRES = _changes("<topic.prefix>.<schema>.<table>", r"shop\.public\.(?P<name>\w+)", "shop.{name}")

@@ -85,3 +85,15 @@ def test_a_folder_that_does_not_exist_is_said():
     result = run("init", "no/such/folder.yaml")
     assert result.exit_code == 2
     assert "no/such/folder.yaml cannot be written: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "topics"),
+    [
+        ("debezium-postgres", "# <topic.prefix>.<schema>.<table>\n"),
+        ("debezium-mongodb", "# <topic.prefix>.<database>.<collection>\n"),
+    ],
+)
+def test_how_debezium_names_its_topics_is_told(source, topics, folder):
+    run("init", "--from", source)
+    assert topics in (folder / "lakeward.yaml").read_text()
