@@ -179,7 +179,7 @@ class Mirror:
         there = [s for s in there if s != metadata.current_snapshot_id]
         if there:
             chosen = self.chance.choice(there)
-            receipt = self.target.roll_back(self.target.plan_rollback(chosen), f"undo-{self.commits}")
+            receipt = self.target.roll_back(self.target.plan_rollback(chosen), f"undo-{len(self.done)}")
             self.rows = self.kept[receipt.snapshot_id] = dict(self.kept[chosen])
 
     STEPS = (
