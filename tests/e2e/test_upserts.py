@@ -9,10 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.io.pyarrow import _dataframe_to_data_files
-from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation, Summary
 from tests.e2e.rig import CommandLine, Site, configuration
+from tests.others import rewrite
 
 from lakeward.testing.broker import EmbeddedBroker
 from lakeward.testing.producing import produce, producer_of
@@ -196,17 +194,6 @@ def test_an_audit_finds_what_somebody_else_did_to_a_mirror(
     stopped = site.run("run", "--until-caught-up")
     assert stopped.code == 4
     assert "GROUP BY" in stopped.err, "the operator is told how to find the rows that are there twice"
-
-
-def rewrite(table: Table, rows: pa.Table) -> None:
-    """As Spark compacts: ``rows`` in the place of all data files. Delete files stay that concern none any more."""
-    with table.transaction() as transaction, transaction.update_snapshot().overwrite() as update:
-        summary = update._summary
-        update._summary = lambda given: Summary(Operation.REPLACE, **summary(given).additional_properties)
-        for task in table.scan().plan_files():
-            update.delete_data_file(task.file)
-        for file in _dataframe_to_data_files(table.metadata, rows, table.io):
-            update.append_data_file(file)
 
 
 @pytest.mark.parametrize("lost", [0, 1])

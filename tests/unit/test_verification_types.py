@@ -14,9 +14,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 import pytest
-from pyiceberg.io.pyarrow import _dataframe_to_data_files
-from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation, Summary
+from tests.others import rewrite
 from tests.unit.test_verification import Stream, filled, found, passes
 
 from lakeward.testing.broker import EmbeddedBroker
@@ -129,17 +127,6 @@ def test_a_change_in_any_column_is_found(everything: Stream) -> None:
     plain = next(i for i, row in enumerate(rows.to_pylist()) if all(row[name] != OTHERS[name] for name in OTHERS))
     table.overwrite(pa.concat_tables([rows.slice(plain, 1)] * len(rows)))  # what differed in one column is as ROW now
     assert found(everything.verify()) == {"compared": len(rows), "missing": 0, "extra": 0, "changed": len(OTHERS)}
-
-
-def rewrite(table: Table, rows: pa.Table) -> None:
-    """As compaction by another engine does: the files of the head give way to one with ``rows``."""
-    with table.transaction() as transaction, transaction.update_snapshot().overwrite() as update:
-        summary = update._summary
-        update._summary = lambda given: Summary(Operation.REPLACE, **summary(given).additional_properties)
-        for task in table.scan().plan_files():
-            update.delete_data_file(task.file)
-        for file in _dataframe_to_data_files(table.metadata, rows, table.io):
-            update.append_data_file(file)
 
 
 def test_compaction_by_another_program_changes_nothing(tmp_path: Path, broker: EmbeddedBroker) -> None:
