@@ -90,14 +90,13 @@ def _maintained(target: IcebergTarget, wanted: _Wanted) -> dict[str, Any]:
         merged, manifests, expired = target.compact(), rewriter.gather(), target.expire(wanted.keep)
     orphans = target.find_orphans(wanted.older_than_ms)
     gone = target.delete_orphans(orphans) if wanted.delete_orphans and not wanted.dry_run else 0
-    history = target.history()
     return {
         "table": target.name,
         "exists": True,
         "partitions_found": len(wholes),
         "files_rewritten": rewritten,
         "files_merged": merged,
-        "files": history[-1].after.files if history else 0,
+        "files": target.held().files,
         "manifests_gathered": manifests,
         "snapshots_expired": expired,
         "orphans": len(orphans.files),

@@ -195,8 +195,7 @@ class Demo:
         return sum(entry.account.rows for entry in entries if entry is not None)
 
     def _stray_files(self) -> int:
-        known = sum(target.history()[-1].after.files for target in self._targets if target.load() is not None)
-        return self._folder.data_files() - known
+        return self._folder.data_files() - sum(target.held().files for target in self._targets)
 
     def _say(self, audience: Audience, what: str, detail: str) -> None:
         audience.happened(self._clock.monotonic() - self._started, what, detail)

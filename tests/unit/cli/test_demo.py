@@ -165,3 +165,12 @@ def test_a_writer_that_fails_ends_it_with_the_writers_own_words(tmp_path):
     assert process.returncode == 1
     assert f"error: the writer {writer} ended with exit code -9" in errors
     assert "writer.log" in errors
+
+
+def test_a_writer_that_is_killed_between_making_a_table_and_its_first_commit_has_left_no_files(tmp_path):
+    with story.Demo(Folder(tmp_path / "lake"), story.Volume(1000), SystemClock()) as demo:
+        assert demo._stray_files() == 0
+        _, targets = story.tables_of(Folder(tmp_path / "lake"), SystemClock())
+        targets[-1].create(pa.schema([("company_id", pa.string())]))
+        assert targets[-1].load() is not None
+        assert demo._stray_files() == 0

@@ -30,15 +30,15 @@ from lakeward.admission import Outlook, SchemaChanges
 from lakeward.clock import Clock
 from lakeward.errors import OperatorError, UnfitRowsError
 from lakeward.layout import Layout
-from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged
+from lakeward.outcomes import Batch, CommitReceipt, Found, Outcome, Staged, Totals
 from lakeward.sinks.iceberg import shelf
-from lakeward.sinks.iceberg.attempt import KEY, key_told
+from lakeward.sinks.iceberg.attempt import KEY, key_told, totals_of
 from lakeward.sinks.iceberg.commit import Commit, Desk, StagedFiles
 from lakeward.sinks.iceberg.compacting import Compactor, Submit, at_once
 from lakeward.sinks.iceberg.evolution import Growth, Shape, grow, iceberg_schema
 from lakeward.sinks.iceberg.expiry import DAY_MS
 from lakeward.sinks.iceberg.failures import translated
-from lakeward.sinks.iceberg.find import find, pipelines_of
+from lakeward.sinks.iceberg.find import find, head_of, pipelines_of
 from lakeward.sinks.iceberg.fitting import evolution, grown, shape_of
 from lakeward.sinks.iceberg.handle import Handle
 from lakeward.sinks.iceberg.history import Record, history
@@ -150,6 +150,11 @@ class IcebergTarget:
         """The table's columns as last seen, without asking; None where it has not been."""
         table = self._handle.seen
         return None if table is None else schema_to_pyarrow(table.schema(), include_field_ids=False)
+
+    def held(self) -> Totals:
+        """What the table holds now, by its head; nothing where it has none, or there is no table."""
+        table = self._handle.load()
+        return totals_of(None if table is None else head_of(table.metadata))
 
     def history(self) -> list[Record]:
         """Every commit of the table that is known, oldest first; empty where there is no table.
