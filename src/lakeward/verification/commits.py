@@ -142,20 +142,19 @@ def audit_others(commits: Commits, findings: Findings) -> None:
             figures = {f"{operation} ({engine})": _figures(some) for (operation, engine), some in groups.items()}
             texts = [_told(*key, some, named=kind in {Kind.FOREIGN, Kind.PIPELINE}) for key, some in groups.items()]
             findings.say(topic, "; ".join(texts), **figures)
-    for commit in _replaces(commits):
-        if commit.change and tells_rows(commit.record):
+    for commit in commits.all:
+        rewrites = commit.kind in {Kind.COMPACTION, Kind.FOREIGN} and commit.record.operation == "replace"
+        if rewrites and commit.change and not _untold(commit):
             findings.problems.append(_not_only_rewritten(commit, commit.change))
 
 
 def audit_replaces(commits: Commits, count: Callable[[int], int | None], findings: Findings) -> None:
-    """Count the rows before and after each replace whose summary does not tell whether they are the same.
+    """Count the rows before and after each replace whose summary does not tell whether they are as many.
 
     ``count``: how many rows the table held at a snapshot; None where that cannot be read any more.
     """
     unknown = 0
-    for commit in _replaces(commits):
-        if not commit.change or tells_rows(commit.record):
-            continue
+    for commit in filter(_untold, commits.all):
         parent = commit.record.parent_id
         before = 0 if parent is None else count(parent)
         after = count(commit.record.snapshot_id)
@@ -169,9 +168,10 @@ def audit_replaces(commits: Commits, count: Callable[[int], int | None], finding
         )
 
 
-def _replaces(commits: Commits) -> Iterator[Commit]:
-    rewriters = {Kind.COMPACTION, Kind.FOREIGN}
-    return (one for one in commits.all if one.kind in rewriters and one.record.operation == "replace")
+def _untold(commit: Commit) -> bool:
+    """Whether it is another program's replace of files that may hold deleted rows. Ours takes their deletes along."""
+    foreign = commit.kind is Kind.FOREIGN and commit.record.operation == "replace"
+    return foreign and not tells_rows(commit.record)
 
 
 def _not_only_rewritten(commit: Commit, change: int) -> str:
@@ -192,7 +192,7 @@ def _figures(commits: Sequence[Commit]) -> dict[str, int]:
 
 def _told(operation: str, engine: str, commits: Sequence[Commit], *, named: bool) -> str:
     figures = _figures(commits)
-    if operation == "replace" and not all(tells_rows(commit.record) for commit in commits):
+    if any(map(_untold, commits)):
         change = f"{figures['added']:,} rows written anew"
     elif figures["added"] == figures["removed"] and (operation == "replace" or not figures["added"]):
         change = "rows unchanged"

@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import DataFileContent, FileFormat
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 from lakeward.errors import LakewardError, StorageError
@@ -67,18 +67,9 @@ def tells_rows(record: Record) -> bool:
 
 def left_behind(table: Table) -> int | None:
     """How many rows delete files of the head delete of files that are not there any more; None: they do not tell."""
-    head = head_of(table.metadata)
-    entries = (
-        []
-        if head is None
-        else [
-            entry.data_file
-            for manifest in head.manifests(table.io)
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        ]
-    )
-    data = {file.file_path for file in entries if file.content == DataFileContent.DATA}
-    deletes = [(concerns(file), file.record_count) for file in entries if file.content != DataFileContent.DATA]
+    files = [*_listed(table)]
+    data = {file.file_path for file in files if file.content == DataFileContent.DATA}
+    deletes = [(concerns(file), file.record_count) for file in files if file.content != DataFileContent.DATA]
     if any(path is None for path, _ in deletes):
         return None
     return sum(rows for path, rows in deletes if path not in data)
@@ -148,19 +139,22 @@ def examine_files(table: Table, chance: random.Random, most: int = MOST_FILES) -
 
 
 def _live(table: Table) -> Iterator[LiveFile]:
+    for file in _listed(table):
+        yield LiveFile(
+            file.file_path,
+            file.record_count,
+            file.file_size_in_bytes,
+            file.file_format == FileFormat.PARQUET,
+            file.content != DataFileContent.DATA,
+        )
+
+
+def _listed(table: Table) -> Iterator[DataFile]:
+    """The files that the head names, deletes too."""
     head = head_of(table.metadata)
-    if head is None:
-        return
-    for manifest in head.manifests(table.io):
+    for manifest in head.manifests(table.io) if head is not None else ():
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            file = entry.data_file
-            yield LiveFile(
-                file.file_path,
-                file.record_count,
-                file.file_size_in_bytes,
-                file.file_format == FileFormat.PARQUET,
-                file.content != DataFileContent.DATA,
-            )
+            yield entry.data_file
 
 
 def _examine(io: FileIO, file: LiveFile) -> str | None:
