@@ -23,6 +23,7 @@ from lakeward.sinks.iceberg.target import IcebergTarget
 from lakeward.testing.broker import EmbeddedBroker
 from lakeward.testing.producing import producer_of
 from lakeward.testing.registry import EmbeddedRegistry
+from lakeward.verification.verdict import plural
 
 LOOK_S = 0.1
 """Seconds between two looks at the tables."""
@@ -137,7 +138,7 @@ class Demo:
         first.kill()
         killed_at, sent, rows = self._clock.monotonic(), self._feed.sent, self._rows()
         stray = self._stray_files()
-        on_disk = f", {stray} unfinished files on disk" if stray else ""
+        on_disk = f", {plural(stray, 'unfinished file')} on disk" if stray else ""
         self._say(audience, f"kill -{signal.SIGKILL:d} {first.pid}", f"{sent:,} sent, {rows:,} in the tables{on_disk}")
         second = self._start(audience, "pid {pid}: asks the tables where to continue")
         self._watch(second, audience, allowed=total, until=lambda now: now > rows)
